@@ -1,0 +1,68 @@
+"""
+Whom a connection asks, and how answers that take their time are spelled.
+
+The connection knows the rules and nothing else; the application knows what to
+do with mail. The Twisted shell is an application; tests have others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from smtpfw.errors import SMTPError
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.parameters import Options
+from smtpfw.wire.replies import Reply
+
+
+class _Pending:
+    def __repr__(self) -> str:
+        return "PENDING"
+
+
+#: The answer is not there yet; :meth:`ServerConnection.resume` will bring it.
+PENDING: Final = _Pending()
+
+#: What a question to the application gives: None for the standard reply, a reply of success, a refusal, or PENDING.
+Answer = Reply | SMTPError | _Pending | None
+
+
+class Application(Protocol):
+    """What a connection asks of its driver. The methods never raise: a refusal is a returned SMTPError."""
+
+    def hello(self, name: str, extended: bool) -> Answer:
+        """EHLO (``extended``) or HELO."""
+
+    def mail(self, sender: Address, options: Options) -> Answer:
+        """MAIL, its syntax checked."""
+
+    def rcpt(self, recipient: Address, options: Options) -> Answer:
+        """RCPT, its syntax checked."""
+
+    def message_data(self, data: bytes) -> None:
+        """More of the message. Call :meth:`ServerConnection.hold` when it is too much at the moment."""
+
+    def message_failed(self, error: Exception) -> None:
+        """The message will not be whole. Called once at most; no :meth:`message_data` follows."""
+
+    def message_refusal(self) -> SMTPError | None:
+        """What the backend refuses the message with already, before its end; None if it does not."""
+
+    def message_end(self, data: bytes) -> Answer:
+        """
+        The last octets, perhaps none: the message is whole, or :meth:`message_failed` said why not.
+
+        The answer comes when the backend has nothing to do with the message any more.
+        """
+
+    def verify(self, text: str) -> Answer:
+        """VRFY."""
+
+    def reset(self, reason: str) -> None:
+        """The transaction is dropped. ``connection.transaction`` is still there."""
+
+    def start_tls(self) -> None:
+        """Begin the handshake, once the reply to STARTTLS is on its way."""
+
+    def wait(self, result: Any) -> Answer:
+        """Wait for what an extension's verb returned."""

@@ -1,0 +1,58 @@
+"""
+What one listener serves, and within which limits: one frozen object, passed by reference.
+
+Units stand in the names or are these: sizes in octets, times in seconds, 0
+for "no limit". Every default carries its precedents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smtpfw.wire.profiles import DEFAULT, Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """
+    The settings of a listener.
+
+    :ivar hostname: our own name: first word of the greeting and of the answer to EHLO.
+    :ivar software: what stands behind the name in the greeting.
+    :ivar profile: how strictly commands and bodies are read.
+    :ivar require_tls: refuse all but NOOP, EHLO, STARTTLS and QUIT on a clear line (RFC 3207 section 4).
+    :ivar max_message_bytes: decoded octets of one message (RFC 1870).
+    :ivar max_discarded_bytes: octets of a refused message that are read on, to keep the session alive, before 421.
+    :ivar max_recipients: accepted RCPTs in one transaction.
+    :ivar max_syntax_errors: unreadable or unknown commands on one connection before 421.
+    :ivar max_sequence_errors: commands at the wrong moment before 421.
+    :ivar max_recipient_errors: refused recipients before 421.
+    :ivar tls_handshake_timeout: for the handshake of STARTTLS and of implicit TLS.
+    :ivar command_timeout: for the next command.
+    :ivar data_timeout: for the next octets of a body.
+    :ivar message_timeout: for a whole body.
+    :ivar min_data_rate: octets a second that a body must come with, on average, after its first minute.
+    :ivar session_timeout: for a whole connection; a body under way is not cut by it.
+    :ivar write_timeout: for a peer that does not read its replies.
+    """
+
+    hostname: str
+    software: str = "smtpfw"
+    profile: Profile = DEFAULT
+    require_tls: bool = False
+
+    max_message_bytes: int = 50 * 1024 * 1024  # Exim 50 MiB; aiosmtpd 32 MiB; Postfix and chrj/smtpd 10,240,000
+    max_discarded_bytes: int = 64 * 1024 * 1024  # Exim and Postfix read on without a bound
+    max_recipients: int = 1000  # Postfix 1,000; chrj/smtpd 100; RFC 5321 section 4.5.3.1.8: at least 100
+
+    max_syntax_errors: int = 20  # Postfix smtpd_hard_error_limit 20, all kinds together
+    max_sequence_errors: int = 20
+    max_recipient_errors: int = 100  # a mailing list may have many dead addresses
+
+    tls_handshake_timeout: float = 30.0  # Postfix 300, nginx 60; a handshake has no human in it
+    command_timeout: float = 300.0  # RFC 5321 section 4.5.3.2.7: at least 5 minutes
+    data_timeout: float = 180.0  # RFC 5321 section 4.5.3.2.5: 3 minutes for a block
+    message_timeout: float = 3600.0  # Exim limits nothing here; a drip of an octet a minute would last for years
+    min_data_rate: float = 0.0  # off: a phone on a train is slow, too
+    session_timeout: float = 0.0  # off: a busy relay keeps its connection
+    write_timeout: float = 120.0  # Exim 300, chrj/smtpd 60

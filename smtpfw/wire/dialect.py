@@ -1,0 +1,178 @@
+"""
+An ESMTP extension as one value, and a listener's choice of them compiled into tables.
+
+Rule 1: the core never names an extension and never asks "is X on?". An
+extension that is not in the listener's list does not exist for it.
+
+Rule 2: what is compiled once is looked up ever after. A :class:`Dialect`
+belongs to a listener; an :class:`Offer` to a set of extensions that some
+connections were offered, and is shared by all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from smtpfw.errors import ConfigError
+from smtpfw.wire.parameters import Options, Parameter
+from smtpfw.wire.phases import PHASES, VERBS, Verb
+
+if TYPE_CHECKING:
+    from smtpfw.wire.grammar import Address
+    from smtpfw.wire.server import ServerConnection
+
+
+class Extension:
+    """
+    Base of all extensions: declares its words, and overrides the few rules that it has.
+
+    Subclass it in a module of its own and put an instance into the listener's list; nothing else has to change.
+    """
+
+    #: The keyword of its line in the answer to EHLO.
+    keyword: str = ""
+    #: Keywords of other extensions that it makes no sense without.
+    needs: tuple[str, ...] = ()
+    #: Parameters that it adds to MAIL and to RCPT.
+    mail_parameters: tuple[Parameter[Any], ...] = ()
+    rcpt_parameters: tuple[Parameter[Any], ...] = ()
+    #: Rows that it adds to the table of phases.
+    verbs: tuple[Verb, ...] = ()
+    #: Octets that it adds to the limit of a command line.
+    extra_line_octets: int = 0
+    #: Whether it promises something beyond the wire, so that it is offered only if the backend honours it.
+    end_to_end: bool = False
+
+    def advertise(self, connection: ServerConnection) -> str | None:
+        """
+        What stands behind the keyword in the answer to EHLO on this connection; an empty text for the keyword alone.
+
+        :return: None to leave it out.
+        """
+        return ""
+
+    def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
+        """A rule about MAIL that goes beyond one parameter's value; raise an SMTPError to refuse."""
+
+    def check_rcpt(self, connection: ServerConnection, recipient: Address, options: Options) -> None:
+        """A rule about RCPT; raise an SMTPError to refuse."""
+
+    def check_data(self, connection: ServerConnection) -> None:
+        """A rule about DATA in the transaction under way; raise an SMTPError to refuse."""
+
+    def __repr__(self) -> str:
+        return f"<Extension {self.keyword}>"
+
+
+class Offer:
+    """
+    What follows from the extensions that one connection was offered.
+
+    :ivar keywords: theirs.
+    :ivar mail, rcpt: the known parameters by keyword.
+    """
+
+    __slots__ = ("keywords", "mail", "rcpt")
+
+    def __init__(self, extensions: Iterable[Extension]) -> None:
+        extensions = tuple(extensions)
+        self.keywords = frozenset(extension.keyword for extension in extensions)
+        self.mail = _merge(parameter for extension in extensions for parameter in extension.mail_parameters)
+        self.rcpt = _merge(parameter for extension in extensions for parameter in extension.rcpt_parameters)
+
+
+def _merge(parameters: Iterable[Parameter[Any]]) -> Mapping[str, Parameter[Any]]:
+    known: dict[str, Parameter[Any]] = {}
+    for parameter in parameters:
+        other = known.get(parameter.keyword)
+        if other is not None:
+            choices = dict.fromkeys(other.choices + parameter.choices)
+            parameter = Parameter.choice(parameter.keyword, *choices, default=other.default)
+        known[parameter.keyword] = parameter
+    return known
+
+
+Serve = Callable[[Any, bytes], Any]
+
+
+class Dialect:
+    """
+    A listener's extensions, compiled.
+
+    :param extensions: in the order in which EHLO names them.
+    :param handlers: what serves the verbs of the core, by name.
+    :raises ConfigError: if one is missing what it needs, or two claim the same word.
+
+    :ivar tables: phase -> verb in capitals, as bytes -> what serves it.
+    :ivar clear_tables: the same for a clear line that requires TLS.
+    :ivar verbs: every row, by name.
+    :ivar max_lines: limits of single verbs that need longer lines.
+    """
+
+    def __init__(self, extensions: Iterable[Extension], handlers: Mapping[str, Serve]) -> None:
+        self.extensions = tuple(extensions)
+        self._offers: dict[tuple[int, ...], Offer] = {}
+        self.verbs: dict[str, Verb] = {}
+        self._check()
+        for verb in (*VERBS, *(verb for extension in self.extensions for verb in extension.verbs)):
+            if verb.name in self.verbs:
+                raise ConfigError(f"two extensions, or one and the core, claim the verb {verb.name}")
+            self.verbs[verb.name] = verb
+        served = {verb.name: verb.serve or handlers[verb.name] for verb in self.verbs.values()}
+        self.tables = self._compile(served, lambda verb: True)
+        self.clear_tables = self._compile(served, lambda verb: verb.before_tls)
+        self.max_lines = {verb.name.encode(): verb.max_line for verb in self.verbs.values() if verb.max_line}
+        self.extra_line_octets = sum(extension.extra_line_octets for extension in self.extensions)
+        self.mail_checks = self._overridden("check_mail")
+        self.rcpt_checks = self._overridden("check_rcpt")
+        self.data_checks = self._overridden("check_data")
+        self.no_offer = self._offer(())
+
+    def _check(self) -> None:
+        keywords = [extension.keyword for extension in self.extensions]
+        for extension in self.extensions:
+            if keywords.count(extension.keyword) > 1:
+                raise ConfigError(f"extension {extension.keyword} is listed twice")
+            for needed in extension.needs:
+                if needed not in keywords:
+                    raise ConfigError(f"extension {extension.keyword} needs {needed}, which is not in the list")
+        for parameters in ("mail_parameters", "rcpt_parameters"):
+            seen: dict[str, Parameter[Any]] = {}
+            for extension in self.extensions:
+                for parameter in getattr(extension, parameters):
+                    other = seen.setdefault(parameter.keyword, parameter)
+                    if other is not parameter and not (other.choices and parameter.choices):
+                        raise ConfigError(f"extension {extension.keyword}: {parameter.keyword} is claimed by another")
+
+    def _compile(self, served: Mapping[str, Serve], allowed: Callable[[Verb], bool]) -> dict[str, dict[bytes, Serve]]:
+        return {
+            phase: {
+                verb.name.encode(): served[verb.name]
+                for verb in self.verbs.values()
+                if phase in verb.phases and allowed(verb)
+            }
+            for phase in PHASES
+        }
+
+    def _overridden(self, name: str) -> tuple[Callable[..., None], ...]:
+        """The checks that some extension really has: the others cost nothing."""
+        base = getattr(Extension, name)
+        return tuple(getattr(e, name) for e in self.extensions if getattr(type(e), name) is not base)
+
+    def offer(self, connection: ServerConnection) -> tuple[Offer, list[str]]:
+        """What this connection may use from now on, and the lines that say so."""
+        chosen: list[int] = []
+        lines: list[str] = []
+        for index, extension in enumerate(self.extensions):
+            argument = extension.advertise(connection)
+            if argument is not None:
+                chosen.append(index)
+                lines.append(f"{extension.keyword} {argument}" if argument else extension.keyword)
+        return self._offer(tuple(chosen)), lines
+
+    def _offer(self, chosen: tuple[int, ...]) -> Offer:
+        offer = self._offers.get(chosen)
+        if offer is None:
+            offer = self._offers[chosen] = Offer(self.extensions[index] for index in chosen)
+        return offer

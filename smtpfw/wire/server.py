@@ -1,0 +1,500 @@
+"""
+The server's side of a connection: bytes in, questions to the application, bytes out.
+
+Rule 1: what is asked may wait. Then commands wait in the buffer, and
+:meth:`ServerConnection.resume` goes on; so replies keep the order of their
+commands.
+
+Rule 2: whoever answers returns a reply or raises an SMTPError. One place
+counts them and gives them out, :meth:`ServerConnection.write`.
+
+Rule 3: nothing here knows a verb, an extension, Twisted, or the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from smtpfw.errors import DataReset, IdleTimeout, SMTPError, TooManyErrors
+from smtpfw.wire import phases
+from smtpfw.wire.application import PENDING, Answer, Application
+from smtpfw.wire.buffer import BareNewline, EndlessLine, LineError, ReceiveBuffer
+from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.dialect import Dialect, Offer
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.incoming import IncomingMessage
+from smtpfw.wire.parameters import Options
+from smtpfw.wire.phases import CHUNKING, CLOSED, CONNECTED, GREETED, MAIL, RCPT, READY, REFUSED
+from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
+from smtpfw.wire.transaction import Recipient, Transaction
+
+
+class Receiver(Protocol):
+    """Takes octets that are no commands, until it gives the rest back."""
+
+    def receive(self, data: bytes) -> bytes | None:
+        """Take octets; None while there is more to come, else those behind the end, which are commands again."""
+
+
+#: Kinds of errors, counted apart.
+SYNTAX, SEQUENCE, RECIPIENT = range(3)
+
+_KIND_OF_CODE = {500: SYNTAX, 501: SYNTAX, 502: SYNTAX, 504: SYNTAX, 555: SYNTAX, 503: SEQUENCE, 530: SEQUENCE}
+
+#: Replies that are made before they are asked for: a peer that sends commands and reads nothing gets no more.
+MAX_REPLIES_DUE = 500
+
+_BARE_NEWLINE = Reply(500, "lines must end in CRLF", (5, 5, 2))
+_LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 2))
+_BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
+_ENDLESS_LINE = Reply(421, "Line without an end, closing transmission channel", (4, 7, 0))
+_TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
+_EARLY_TALKER = Reply(554, "You spoke before the greeting", (5, 5, 1))
+_BEHIND_STARTTLS = Reply(554, "Nothing may follow STARTTLS in clear", (5, 5, 1))
+_READY_FOR_TLS = Reply(220, "Ready to start TLS", (2, 0, 0))
+
+
+class ServerConnection:
+    """
+    One connection, from the greeting to its end.
+
+    :param config: of the listener.
+    :param dialect: of the listener, from :func:`smtpfw.wire.verbs.compile_dialect`.
+    :param application: whom to ask.
+    :param id: names the connection; its transactions are ``id.1``, ``id.2`` ...
+    :param tls: whether the line is encrypted from the start.
+
+    :ivar phase: where we are, one of :mod:`smtpfw.wire.phases`.
+    :ivar hello_name: what the client called itself.
+    :ivar extended: whether it said EHLO.
+    :ivar offer: what it was offered.
+    :ivar transaction: the one under way.
+    :ivar message: the message under way, from DATA or the first BDAT to its answer.
+    :ivar verb: the last verb, in capitals; empty when it was none.
+    :ivar recipient_refused: whether a RCPT of this transaction was refused.
+    :ivar waiting: whether an answer of the application is due.
+    :ivar held: whether the application wants no more of the message for now.
+    :ivar end_of_input: whether the peer has said that it will send no more.
+    :ivar backlogged: whether commands wait only because their replies would be too many at once; see :meth:`go_on`.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_error_limits",
+        "_errors",
+        "_line_limit",
+        "_out",
+        "_proceed",
+        "_receiver",
+        "_running",
+        "_table",
+        "_transactions",
+        "application",
+        "backlogged",
+        "candidate",
+        "config",
+        "dialect",
+        "end_of_input",
+        "extended",
+        "held",
+        "hello_name",
+        "id",
+        "message",
+        "offer",
+        "phase",
+        "recipient_refused",
+        "tls",
+        "transaction",
+        "verb",
+        "waiting",
+    )
+
+    def __init__(
+        self, config: ServerConfig, dialect: Dialect, application: Application, *, id: str = "0", tls: bool = False
+    ) -> None:
+        self.config = config
+        self.dialect = dialect
+        self.application = application
+        self.id = id
+        self.tls = tls
+        self.hello_name = ""
+        self.extended = False
+        self.offer: Offer = dialect.no_offer
+        self.transaction: Transaction | None = None
+        self.message: IncomingMessage | None = None
+        self.verb = b""
+        self.recipient_refused = False
+        self.waiting = False
+        self.held = False
+        #: What MAIL or RCPT gave, while the application thinks about it.
+        self.candidate: tuple[Address, Options] | None = None
+        self._buffer = ReceiveBuffer(config.profile.bare_lf_commands)
+        self._line_limit = config.profile.max_command_line + dialect.extra_line_octets
+        self._error_limits = (config.max_syntax_errors, config.max_sequence_errors, config.max_recipient_errors)
+        self._errors = [0, 0, 0]
+        self._receiver: Receiver | None = None
+        self._out: list[bytes] = []
+        self._proceed: Callable[[Answer], Any] = _as_reply
+        self._transactions = 0
+        self.end_of_input = False
+        self.backlogged = False
+        self._running = False
+        self._table: dict[bytes, Callable[[Any, bytes], Any]] = {}
+        self.phase = CONNECTED
+
+    # -- the driver's side ------------------------------------------------
+
+    def greet(self, error: SMTPError | None = None) -> None:
+        """
+        Answer the connection itself, once the application knows whether it wants it.
+
+        :param error: refuse with it: 421 closes, any other code is sent as 554 (RFC 5321 section 3.1).
+        """
+        if self.phase is CLOSED:
+            return
+        if error is not None and error.code == 421:
+            self.close(Reply.from_error(error))
+        elif error is not None:
+            self._enter(REFUSED)
+            enhanced_code = error.enhanced_code if error.enhanced_code.klass == 5 else (5, 0, 0)
+            self.write(Reply(554, error.message, enhanced_code))
+        elif len(self._buffer) and self.config.profile.refuse_early_talkers:
+            # RFC 5321 section 4.3.1: the client must wait for the greeting. Who does not is mostly a spambot.
+            self.close(_EARLY_TALKER)
+        else:
+            self._enter(GREETED)
+            self.write(Reply(220, f"{self.config.hostname} ESMTP {self.config.software}", NO_ENHANCED_CODE))
+        self._run()
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what came from the peer, and go on as far as possible."""
+        if self.phase is not CLOSED:
+            self._buffer.append(data)
+            self._run()
+
+    def receive_end(self) -> None:
+        """The peer will send no more: finish and answer what is complete, then close (a half-close)."""
+        self.end_of_input = True
+        self._run()
+
+    def resume(self, answer: Answer) -> None:
+        """Bring the answer that was due."""
+        if not self.waiting:
+            raise RuntimeError("no answer is due")
+        self.waiting = False
+        if self.phase is not CLOSED:
+            self.settle(self._proceed(answer))
+            self._run()
+
+    def go_on(self) -> None:
+        """The replies so far are on their way: make more, if more are due."""
+        self._run()
+
+    def hold(self) -> None:
+        """Stop handing out the message until :meth:`release`."""
+        self.held = True
+
+    def release(self) -> None:
+        """The application wants more of the message."""
+        self.held = False
+        self._run()
+
+    def data_to_send(self) -> bytes:
+        """The replies that are due, in order; they are then no longer due."""
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._out = []
+        return data
+
+    @property
+    def replies_due(self) -> bool:
+        """Whether :meth:`data_to_send` has any."""
+        return bool(self._out)
+
+    @property
+    def buffered(self) -> int:
+        """Octets that have come and wait to be used."""
+        return len(self._buffer)
+
+    @property
+    def in_message(self) -> bool:
+        """Whether octets of a message are expected, not a command."""
+        return self._receiver is not None
+
+    @property
+    def more_commands(self) -> bool:
+        """Whether the pipelined group goes on behind the command that waits for its answer."""
+        row = self.dialect.verbs.get(self.verb.decode())
+        if row is None or row.last_in_group or self._receiver is not None:
+            return False
+        return self._buffer.has_line()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost if the connection were closed now."""
+        return self.transaction is None and not self.waiting
+
+    def time_out(self) -> None:
+        """The peer took too long."""
+        self.close(Reply.from_error(IdleTimeout()))
+
+    def close(self, reply: Reply | None = None) -> None:
+        """Say why, if it can still be said, and read nothing more."""
+        if self.phase is not CLOSED:
+            if reply is not None:
+                self.write(reply)
+            self._enter(CLOSED)
+
+    def tls_started(self) -> None:
+        """The handshake is done; the application makes a new session and calls :meth:`restart`."""
+        self.tls = True
+
+    def restart(self) -> None:
+        """The session behind TLS is there; EHLO comes next, without another greeting."""
+        self.waiting = False
+        if self.phase is not CLOSED:
+            self._enter(GREETED)
+            self._run()
+
+    # -- the loop ---------------------------------------------------------
+
+    def _run(self) -> None:
+        """Work through the buffer until it is empty, or an answer has to be waited for."""
+        if self._running:
+            # The application answered on the spot, from within the loop below.
+            return
+        self._running = True
+        self.backlogged = False
+        try:
+            while not self.waiting and self.phase is not CLOSED and self.phase is not CONNECTED:
+                if len(self._out) >= MAX_REPLIES_DUE:
+                    self.backlogged = True
+                    return
+                if self._receiver is not None:
+                    if self.held or not self._receive_octets(self._receiver):
+                        break
+                elif not self._receive_line():
+                    break
+            if self.end_of_input and not self.waiting and not self.held and self.phase is not CONNECTED:
+                self.close()
+        finally:
+            self._running = False
+
+    def _receive_octets(self, receiver: Receiver) -> bool:
+        data = self._buffer.take()
+        if not data:
+            return False
+        rest = receiver.receive(data)
+        if rest is not None:
+            if self._receiver is receiver:
+                self._receiver = None
+            if rest and self.phase is not CLOSED:
+                self._buffer.put_back(rest)
+        return True
+
+    def _receive_line(self) -> bool:
+        try:
+            line = self._buffer.next_line(self._limit_of_line())
+        except LineError as error:
+            self._refuse_line(error)
+            return True
+        if line is None:
+            return False
+        verb, _, argument = line.partition(b" ")
+        verb = verb.upper()
+        serve = self._table.get(verb)
+        if serve is None:
+            self.verb = b""
+            self.write(self._refuse_verb(verb))
+            return True
+        self.verb = verb
+        try:
+            result = serve(self, argument)
+        except SMTPError as error:
+            result = error
+        self.settle(result)
+        return True
+
+    def _limit_of_line(self) -> int:
+        if self.dialect.max_lines and len(self._buffer) > self._line_limit:
+            return self.dialect.max_lines.get(self._buffer.first_word(), self._line_limit)
+        return self._line_limit
+
+    def settle(self, result: Any) -> None:
+        """Write what a verb or a receiver gave, or wait for it."""
+        if result.__class__ is Reply:
+            self.write(result)
+        elif result is PENDING:
+            self.waiting = True
+        elif isinstance(result, SMTPError):
+            self.write(Reply.from_error(result))
+        elif result is not None:
+            self.settle(self.ask(self.application.wait(result), _as_reply))
+
+    def write(self, reply: Reply) -> None:
+        """The one place that counts replies and gives them out."""
+        if reply.code >= 400:
+            reply = self._count(reply)
+        self._out.append(reply.wire)
+        if reply.code == 421:
+            self._enter(CLOSED)
+
+    def _count(self, reply: Reply) -> Reply:
+        code = reply.code
+        kind = _KIND_OF_CODE.get(code)
+        if self.verb == b"RCPT":
+            self.recipient_refused = True
+            if kind is None and code >= 500:
+                kind = RECIPIENT
+        if kind is None:
+            return reply
+        self._errors[kind] += 1
+        limit = self._error_limits[kind]
+        return _TOO_MANY_ERRORS if limit and self._errors[kind] >= limit else reply
+
+    def _enter(self, phase: str) -> None:
+        self.phase = phase
+        secure = self.tls or not self.config.require_tls
+        self._table = (self.dialect.tables if secure else self.dialect.clear_tables)[phase]
+        if phase is CLOSED:
+            self._buffer.clear()
+            self._receiver = None
+
+    def _refuse_line(self, error: LineError) -> None:
+        self.verb = b""
+        if isinstance(error, BareNewline):
+            # What one program takes for a line end and another does not is how commands are smuggled: no guessing.
+            self.close(_BARE_NEWLINE)
+        elif isinstance(error, EndlessLine):
+            self.close(_ENDLESS_LINE)
+        else:
+            self.write(_LINE_TOO_LONG)
+
+    def _refuse_verb(self, verb: bytes) -> Reply:
+        if self.phase is REFUSED:
+            return phases.OUT_OF_PHASE[REFUSED]
+        if not verb:
+            return _BAD_COMMAND_LINE
+        name = verb.decode("ascii", "replace")
+        row = self.dialect.verbs.get(name)
+        if row is None:
+            return phases.UNIMPLEMENTED_VERB if name in phases.NOT_IMPLEMENTED else phases.UNKNOWN_VERB
+        if self.config.require_tls and not self.tls and not row.before_tls:
+            return phases.TLS_FIRST
+        if name == "DATA" and self.phase is MAIL and self.recipient_refused:
+            return phases.EVERY_RECIPIENT_REFUSED
+        return phases.OUT_OF_PHASE[self.phase]
+
+    # -- what verbs are made of -------------------------------------------
+
+    def ask(self, answer: Answer, proceed: Callable[[Answer], Any]) -> Any:
+        """Go on with an answer of the application: now if it is there, else when it comes."""
+        if answer is PENDING:
+            self._proceed = proceed
+            return PENDING
+        return proceed(answer)
+
+    def introduce(self, name: str, extended: bool) -> None:
+        """EHLO or HELO was accepted; what it offers is up to :meth:`make_offer`."""
+        self.hello_name = name
+        self.extended = extended
+        self.offer = self.dialect.no_offer
+        self._enter(READY)
+
+    def make_offer(self) -> list[str]:
+        """Settle what this connection may use from now on, and return the lines that say so."""
+        self.offer, lines = self.dialect.offer(self)
+        return lines
+
+    def accept_sender(self, answer: Answer) -> Any:
+        """MAIL was answered: a new transaction, unless it was refused."""
+        if isinstance(answer, SMTPError):
+            return answer
+        assert self.candidate is not None
+        self._transactions += 1
+        self.transaction = Transaction(f"{self.id}.{self._transactions}", *self.candidate)
+        self.recipient_refused = False
+        self._enter(MAIL)
+        return answer or OK_SENDER
+
+    def accept_recipient(self, answer: Answer) -> Any:
+        """RCPT was answered: one more recipient, unless it was refused."""
+        if isinstance(answer, SMTPError):
+            return answer
+        assert self.candidate is not None and self.transaction is not None
+        self.transaction.recipients.append(Recipient(*self.candidate))
+        if self.phase is not RCPT:
+            self._enter(RCPT)
+        return answer or OK_RECIPIENT
+
+    def begin_message(self, message: IncomingMessage) -> None:
+        """From now on the transaction has a message."""
+        self.message = message
+
+    def receive_with(self, receiver: Receiver) -> None:
+        """Give the octets that follow to ``receiver``, until it gives the rest back."""
+        self._receiver = receiver
+
+    def enter_chunking(self) -> None:
+        """From now on the transaction takes chunks, and no more recipients (RFC 3030 section 2)."""
+        self._enter(CHUNKING)
+
+    def end_message(self, data: bytes) -> Any:
+        """The true end of the message, with its last octets: it is answered as the application answers it."""
+        return self.ask(self.application.message_end(data), self._answer_message)
+
+    def _answer_message(self, answer: Answer) -> Any:
+        error = self.message.error if self.message is not None else None
+        if error is not None:
+            # The session may have said yes before the end; it learns that this does not count.
+            self.application.reset("refused")
+            answer = error
+        self._forget_transaction()
+        return answer or OK_MESSAGE
+
+    def drop_transaction(self, reason: str, proceed: Callable[[Answer], Any]) -> Any:
+        """End the transaction without its message, and go on when the session has let go of it."""
+        if self.transaction is None:
+            return proceed(None)
+
+        def forget(answer: Answer) -> Any:
+            self.application.reset(reason)
+            self._forget_transaction()
+            return proceed(None)
+
+        if self.message is None:
+            return forget(None)
+        if self.message.error is None:
+            self.application.message_failed(DataReset(reason))
+        return self.ask(self.application.message_end(b""), forget)
+
+    def _forget_transaction(self) -> None:
+        self.transaction = None
+        self.message = None
+        self._enter(READY)
+
+    def begin_tls(self) -> None:
+        """
+        Answer 220 and start the handshake; nothing that was said before is remembered (RFC 3207 section 4.2).
+
+        What came in clear behind the command would be executed inside TLS if it were kept: whoever sits on the line
+        could speak for the client (RFC 3207 section 6, CVE-2011-0411). It ends the connection.
+        """
+        if len(self._buffer):
+            self.close(_BEHIND_STARTTLS)
+            return
+        if self.transaction is not None:
+            self.application.reset("starttls")
+            self._forget_transaction()
+        self.introduce("", False)
+        self.write(_READY_FOR_TLS)
+        self._enter(CONNECTED)
+        self.waiting = True
+        self.application.start_tls()
+
+
+def _as_reply(answer: Answer) -> Any:
+    return answer or OK

@@ -1,0 +1,156 @@
+"""
+What each verb of the core does. Verbs of extensions have the same shape.
+
+Check, ask, proceed: a verb first reads its argument and holds it against the
+rules, then asks the application, and only then changes the state. It returns
+a reply, or PENDING when the application's answer is not there yet, or raises
+an SMTPError. Where a verb is allowed at all stands in
+:mod:`smtpfw.wire.phases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from smtpfw.errors import SMTPError, SyntaxProblem, TooManyRecipients
+from smtpfw.wire.application import Answer
+from smtpfw.wire.commands import parse_hello, parse_mail, parse_rcpt
+from smtpfw.wire.dialect import Dialect, Extension
+from smtpfw.wire.incoming import DataReceiver
+from smtpfw.wire.parameters import parse_options
+from smtpfw.wire.replies import (
+    CANNOT_VERIFY,
+    CLOSING,
+    NO_ENHANCED_CODE,
+    OK,
+    OK_RESET,
+    START_MAIL_INPUT,
+    Reply,
+)
+from smtpfw.wire.server import ServerConnection
+
+_SENDER_NOT_ASCII = Reply(550, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
+_RECIPIENT_NOT_ASCII = Reply(553, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
+_TOO_MANY_RECIPIENTS = Reply.from_error(TooManyRecipients())
+
+
+def ehlo(connection: ServerConnection, argument: bytes) -> Any:
+    return _hello(connection, argument, True)
+
+
+def helo(connection: ServerConnection, argument: bytes) -> Any:
+    return _hello(connection, argument, False)
+
+
+def _hello(connection: ServerConnection, argument: bytes, extended: bool) -> Any:
+    name = parse_hello(argument, connection.config.profile)
+
+    def greet(answer: Answer) -> Any:
+        connection.introduce(name, extended)
+        if not extended:
+            return Reply(250, connection.config.hostname, NO_ENHANCED_CODE)
+        lines = connection.make_offer()
+        return Reply(250, "\n".join([connection.config.hostname, *lines]), NO_ENHANCED_CODE)
+
+    def proceed(answer: Answer) -> Any:
+        if isinstance(answer, SMTPError):
+            return answer
+        # RFC 5321 section 4.1.4: EHLO resets as RSET does.
+        return connection.drop_transaction("ehlo", greet)
+
+    return connection.ask(connection.application.hello(name, extended), proceed)
+
+
+def mail(connection: ServerConnection, argument: bytes) -> Any:
+    sender, raw = parse_mail(argument, connection.config.profile)
+    options = parse_options(raw, connection.offer.mail)
+    if not (sender.ascii or options.utf8):
+        return _SENDER_NOT_ASCII
+    for check in connection.dialect.mail_checks:
+        check(connection, sender, options)
+    connection.candidate = (sender, options)
+    return connection.ask(connection.application.mail(sender, options), connection.accept_sender)
+
+
+def rcpt(connection: ServerConnection, argument: bytes) -> Any:
+    transaction = connection.transaction
+    assert transaction is not None
+    recipient, raw = parse_rcpt(argument, connection.config.profile)
+    options = parse_options(raw, connection.offer.rcpt)
+    limit = connection.config.max_recipients
+    if limit and len(transaction.recipients) >= limit:
+        return _TOO_MANY_RECIPIENTS
+    if not (recipient.ascii or transaction.options.utf8):
+        return _RECIPIENT_NOT_ASCII
+    for check in connection.dialect.rcpt_checks:
+        check(connection, recipient, options)
+    connection.candidate = (recipient, options)
+    return connection.ask(connection.application.rcpt(recipient, options), connection.accept_recipient)
+
+
+def data(connection: ServerConnection, argument: bytes) -> Any:
+    _no_argument("DATA", argument)
+    for check in connection.dialect.data_checks:
+        check(connection)
+    receiver = DataReceiver(connection)
+    connection.begin_message(receiver.message)
+    connection.receive_with(receiver)
+    return START_MAIL_INPUT
+
+
+def rset(connection: ServerConnection, argument: bytes) -> Any:
+    _no_argument("RSET", argument)
+    return connection.drop_transaction("rset", lambda answer: OK_RESET)
+
+
+def noop(connection: ServerConnection, argument: bytes) -> Any:
+    return OK
+
+
+def vrfy(connection: ServerConnection, argument: bytes) -> Any:
+    text = argument.decode("utf-8", "replace").strip(" ")
+    if text.upper().endswith(" SMTPUTF8"):
+        # RFC 6531 section 3.7.4.2
+        text = text[: -len(" SMTPUTF8")].rstrip(" ")
+    if not text:
+        raise SyntaxProblem("VRFY needs an argument")
+    return connection.ask(connection.application.verify(text), lambda answer: answer or CANNOT_VERIFY)
+
+
+def help(connection: ServerConnection, argument: bytes) -> Any:
+    return Reply(214, f"Commands: {' '.join(connection.dialect.verbs)}", (2, 0, 0))
+
+
+def quit(connection: ServerConnection, argument: bytes) -> Any:
+    _no_argument("QUIT", argument)
+    connection.close(CLOSING)
+    return None
+
+
+def _no_argument(name: str, argument: bytes) -> None:
+    if argument.strip(b" "):
+        raise SyntaxProblem(f"{name} takes no argument")
+
+
+SERVED: dict[str, Callable[[ServerConnection, bytes], Any]] = {
+    "EHLO": ehlo,
+    "HELO": helo,
+    "MAIL": mail,
+    "RCPT": rcpt,
+    "DATA": data,
+    "RSET": rset,
+    "NOOP": noop,
+    "VRFY": vrfy,
+    "HELP": help,
+    "QUIT": quit,
+}
+
+
+def compile_dialect(extensions: Iterable[Extension]) -> Dialect:
+    """
+    Compile a listener's extensions, in the order in which EHLO names them.
+
+    :raises ConfigError: if one is missing what it needs, or two claim the same word.
+    """
+    return Dialect(extensions, SERVED)
