@@ -1,0 +1,73 @@
+"""
+The one bridge between the three ways in which a hook may answer: a value, a Deferred, a coroutine.
+
+Most hooks never wait, so what is there already costs no Deferred: a coroutine
+is stepped once by hand, and gets one only if it really suspends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from types import CoroutineType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+__all__ = ["call_hook", "settle"]
+
+
+def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
+    """
+    Call a hook.
+
+    :return: its value; or a Deferred, if it has to be waited for.
+    :raises Exception: what the hook raised, if it did so without waiting.
+    """
+    result = hook(*arguments)
+    if result is None:
+        return None
+    return settle(result)
+
+
+def settle(result: Any) -> Any:
+    """Turn what a hook returned into its value, or into a Deferred that has not fired yet."""
+    if isinstance(result, CoroutineType):
+        return _step(result)
+    if isinstance(result, Deferred):
+        return _unwrap(result)
+    return result
+
+
+def _unwrap(deferred: Deferred[Any]) -> Any:
+    if not deferred.called or deferred.paused:
+        return deferred
+    result = deferred.result
+    if isinstance(result, Failure):
+        deferred.addErrback(lambda failure: None)
+        result.raiseException()
+    return result
+
+
+def _step(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Any:
+    try:
+        waiting_on = coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    return Deferred.fromCoroutine(_continue(coroutine, waiting_on))
+
+
+def _continue(
+    coroutine: Coroutine[Deferred[Any], Any, Any], waiting_on: Deferred[Any]
+) -> Generator[Deferred[Any], Any, Any]:
+    """Drive the rest of a coroutine that has made its first step already."""
+    while True:
+        failure: BaseException | None = None
+        try:
+            result = yield waiting_on
+        except BaseException as error:
+            failure = error
+        try:
+            waiting_on = coroutine.send(result) if failure is None else coroutine.throw(failure)
+        except StopIteration as stop:
+            return stop.value

@@ -1,0 +1,198 @@
+"""
+Every interface of smtpfw, with the duties of both sides.
+
+The contract is small: a *backend* makes one *session* for each connection,
+and the session's hooks are called as the client goes on. An extra ability is
+an extra interface, found by ``providedBy``.
+
+How every hook answers
+    A hook may return a plain value, a Deferred, or a coroutine (``async
+    def``). ``None`` gives the standard reply. A
+    :class:`~smtpfw.wire.replies.Reply` or a text is success with that reply or
+    text (a queue id, say). Raising an :class:`~smtpfw.errors.SMTPError` or one
+    of its children gives that reply. Anything else that is raised gives 451
+    4.3.0 with a fixed text; the traceback goes to the log, never to the client.
+
+When hooks are called
+    One at a time for a connection, in the order of the client's commands. The
+    next command waits until the answer is there, however much the client
+    sends ahead. A hook that is waiting is cancelled when its client has gone,
+    but never once the true end of the message has arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from email.message import EmailMessage
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IConsumer
+
+    from smtpfw.wire.grammar import Address
+    from smtpfw.wire.parameters import Options
+    from smtpfw.wire.transaction import Transaction
+
+__all__ = [
+    "IBackend",
+    "IBody",
+    "IConnection",
+    "IHelloSession",
+    "ISession",
+    "IVerifySession",
+]
+
+
+class IConnection(Interface):
+    """What a session may know of the connection that it serves. Read it; all but ``context`` belongs to smtpfw."""
+
+    id: str = Attribute("Names this connection in logs and Received lines; unique within the process.")
+    hostname: str = Attribute("Our own name, as in the greeting.")
+    peer: IAddress = Attribute("The client's address; for a Unix socket it has no host.")
+    local: IAddress = Attribute("Our own address on this connection.")
+    peer_host: str = Attribute("The client's IP address as text, or an empty text for a Unix socket.")
+    hello_name: str = Attribute("What the client called itself in EHLO or HELO; empty before. Never trust it.")
+    protocol: str = Attribute(
+        "The registered name of the protocol spoken, for a Received line (RFC 3848, RFC 6531 section 4.3): SMTP, "
+        "ESMTP, ESMTPS, UTF8SMTPS ..."
+    )
+    tls: str = Attribute("The version and cipher of TLS, as 'TLSv1.3 TLS_AES_256_GCM_SHA384'; empty on a clear line.")
+    transaction: Transaction | None = Attribute(
+        "The sender, the accepted recipients and the id of the transaction under way; None outside of one. "
+        "A new object is made at each MAIL, and it is never changed after the end of its message."
+    )
+    context: dict[Any, Any] = Attribute("Yours: whatever you want to remember for as long as the connection lasts.")
+
+    def close() -> None:
+        """Close the connection once the replies that are due have been written."""
+
+
+class IBody(Interface):
+    """
+    The body of one message, as it arrives. DATA and BDAT fill the same object.
+
+    Chunks are slices of bytes of any size, never lines. The text of a body never
+    holds a bare CR or LF; with BODY=BINARYMIME the octets are as they were sent.
+    Not reading is the back-pressure: while nobody reads, the peer is paused.
+
+    Every way to read raises what ends the message early:
+    :class:`~smtpfw.errors.DataReset` when the client has gone or sent RSET,
+    :class:`~smtpfw.errors.DataTooLarge` and other
+    :class:`~smtpfw.errors.SMTPError` when the message is refused for its form.
+    Whoever stores must let that pass and store nothing. Only the end of the
+    iteration (or the return of ``read``) says that the message is whole.
+    """
+
+    size: int = Attribute("How many octets have been received so far.")
+
+    def __aiter__() -> AsyncIterator[bytes]:
+        """Chunk after chunk until the message is whole."""
+
+    def read() -> Any:
+        """Awaitable: all that has not been read yet, as one ``bytes``. Memory grows with the message."""
+
+    def message() -> Any:
+        """Awaitable: the rest as an :class:`email.message.EmailMessage`. Memory grows with the message."""
+
+    def deliver_to(consumer: IConsumer) -> Any:
+        """
+        Register as a streaming producer with ``consumer`` and write all chunks to it.
+
+        :return: a Deferred that fires when the message is whole, or fails with what ended it early. The
+            producer is unregistered in both cases.
+        """
+
+
+class IBackend(Interface):
+    """Where mail goes. One object serves all connections of its listeners."""
+
+    honours: Collection[str] = Attribute(
+        "Keywords of the extensions that this backend keeps the promises of (DSN, REQUIRETLS ...). An extension that "
+        "promises something beyond the wire is advertised only if it stands here; usually empty."
+    )
+
+    def new_session(connection: IConnection) -> ISession:
+        """
+        Called at connect, before the greeting, and again after STARTTLS.
+
+        Refuse the connection by raising an :class:`~smtpfw.errors.SMTPError`: 421 closes at once; any other code is
+        sent as 554, and then only QUIT is served, for 30 seconds at most (RFC 5321 section 3.1). A failure of
+        another kind is answered 421 4.3.0.
+        """
+
+
+class ISession(Interface):
+    """
+    One client's dialog. Keep what belongs to the connection on the session object.
+
+    :class:`smtpfw.Session` is a base class whose every hook accepts: write only what differs.
+    """
+
+    def mail(sender: Address, options: Options) -> Any:
+        """
+        MAIL FROM. A new transaction begins if this is accepted.
+
+        :param sender: the reverse-path; the null sender ``<>`` is an Address that is false.
+        :param options: the parameters, as ``options[SIZE]``.
+        """
+
+    def rcpt(recipient: Address, options: Options) -> Any:
+        """
+        RCPT TO. The recipient counts if this is accepted; smtpfw keeps the list (``connection.transaction``).
+
+        The same address may be given twice, and counts twice. ``<postmaster>`` without a domain must be
+        served (RFC 5321 section 4.5.1); its domain is an empty text.
+        """
+
+    def data(body: IBody) -> Any:
+        """
+        The message. Success means that it is now ours: it must survive whatever the backend promises to survive.
+
+        May return before the body is at its end: the rest is drained, and the answer counts then. An error in
+        the form of the message overrides a success that was returned already.
+        """
+
+    def reset(reason: str) -> Any:
+        """
+        The transaction under way will not come to an end; forget it. Not called after ``data`` has answered.
+
+        :param reason: ``rset``, ``ehlo``, ``starttls``, ``disconnected``, ``timeout``, ``refused`` (the message was
+            refused for its form) or ``shutdown``.
+
+        What it returns, if not awaitable, is ignored; it cannot refuse.
+        """
+
+    def logout(reason: str) -> Any:
+        """
+        The dialog is over. Called exactly once for each session, after everything else.
+
+        :param reason: ``quit``, ``starttls`` (a new session follows), ``disconnected``, ``timeout``, ``error``
+            or ``shutdown``.
+        """
+
+
+class IHelloSession(ISession):
+    """A session that wants to see, or refuse, how the client introduces itself."""
+
+    def hello(name: str, extended: bool) -> Any:
+        """
+        EHLO or HELO.
+
+        :param name: what the client calls itself: any printable text without spaces.
+        :param extended: whether it was EHLO.
+
+        A refusal leaves the state as it was; a later EHLO may succeed. A text that is returned is not shown.
+        """
+
+
+class IVerifySession(ISession):
+    """A session that answers VRFY (RFC 5321 section 3.5). Others answer 252 to all."""
+
+    def verify(text: str) -> Any:
+        """
+        :param text: what the client asked for: a user name or an address.
+        :return: None for "cannot verify" (252), or the full address as a text (250 2.1.5).
+        :raises SMTPError: 550 5.1.1 unknown; 553 5.1.4 ambiguous.
+        """

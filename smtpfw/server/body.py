@@ -1,0 +1,174 @@
+"""
+The body of a message as a session reads it: one object for DATA and BDAT.
+
+Rule 1: nobody reads, nobody sends. Above :data:`HIGH_WATER` octets that have
+not been read the connection hands out no more, and the peer is paused;
+reading makes it go on.
+
+Rule 2: a message that has come whole already costs no event machinery: its
+reads return without waiting.
+
+It is an object, not an async generator: a generator that is abandoned would
+be finalized by the garbage collector, whenever that runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import implementer
+
+from smtpfw.interfaces import IBody
+
+#: Octets that wait to be read before the peer is paused. One read of Twisted's TCP transport is 65,536.
+HIGH_WATER = 128 * 1024
+
+
+@implementer(IBody)
+class MessageBody:
+    """
+    :param hold: called when too much waits to be read.
+    :param release: called when there is room again.
+    """
+
+    def __init__(self, hold: Callable[[], None], release: Callable[[], None]) -> None:
+        self.size = 0
+        self._hold = hold
+        self._release = release
+        self._chunks: deque[bytes] = deque()
+        self._unread = 0
+        self._holding = False
+        self._whole = False
+        self._error: BaseException | None = None
+        self._reader: Deferred[None] | None = None
+
+    # -- the connection's side --------------------------------------------
+
+    def append(self, data: bytes) -> None:
+        """More octets have come."""
+        if self._error is None and data:
+            self._chunks.append(data)
+            self.size += len(data)
+            self._unread += len(data)
+            if self._unread > HIGH_WATER and not self._holding:
+                self._holding = True
+                self._hold()
+            self._wake()
+
+    def end(self) -> None:
+        """The message is whole."""
+        self._whole = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The message will never be whole: all reads raise ``error`` from now on."""
+        if self._error is None and not self._whole:
+            self._error = error
+            self.drop()
+            self._wake()
+
+    def drop(self) -> None:
+        """Nobody will read any more; what waits is forgotten, and the peer may go on."""
+        self._chunks.clear()
+        self._unread = 0
+        self._let_go()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(None)
+
+    def _let_go(self) -> None:
+        if self._holding:
+            self._holding = False
+            self._release()
+
+    # -- the session's side -----------------------------------------------
+
+    def __aiter__(self) -> MessageBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._whole:
+                raise StopAsyncIteration
+            await self._more()
+        chunk = self._chunks.popleft()
+        self._unread -= len(chunk)
+        if self._unread <= HIGH_WATER // 2:
+            self._let_go()
+        return chunk
+
+    def _more(self) -> Deferred[None]:
+        if self._reader is not None:
+            raise RuntimeError("this body is being read already")
+        self._let_go()
+        self._reader = Deferred(self._forget_reader)
+        return self._reader
+
+    def _forget_reader(self, reader: Deferred[None]) -> None:
+        self._reader = None
+
+    async def read(self) -> bytes:
+        """See :meth:`IBody.read`."""
+        chunks = [chunk async for chunk in self]
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def message(self) -> EmailMessage:
+        """See :meth:`IBody.message`."""
+        message = message_from_bytes(await self.read(), policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        return message
+
+    def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
+        """See :meth:`IBody.deliver_to`."""
+        return Deferred.fromCoroutine(_Delivery(self, consumer).run())
+
+
+@implementer(IPushProducer)
+class _Delivery:
+    """Pushes a body into a consumer, as fast as the consumer takes it."""
+
+    def __init__(self, body: MessageBody, consumer: IConsumer) -> None:
+        self._body = body
+        self._consumer = consumer
+        self._paused: Deferred[None] | None = None
+        self._stopped = False
+
+    async def run(self) -> None:
+        consumer: Any = self._consumer
+        consumer.registerProducer(self, True)
+        try:
+            async for chunk in self._body:
+                consumer.write(chunk)
+                if self._paused is not None:
+                    await self._paused
+                if self._stopped:
+                    raise ConsumerGone("the consumer wants no more of the body")
+        finally:
+            consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        if self._paused is None:
+            self._paused = Deferred()
+
+    def resumeProducing(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.callback(None)
+
+    def stopProducing(self) -> None:
+        self._stopped = True
+        self.resumeProducing()
+
+
+class ConsumerGone(Exception):
+    """The consumer that a body was delivered to has stopped; the message was not taken whole."""

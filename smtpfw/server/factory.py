@@ -1,0 +1,127 @@
+"""
+What makes the protocol of each connection, and knows all of them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from itertools import count
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from zope.interface.verify import verifyObject
+
+from smtpfw.extensions import STANDARD, StartTLS
+from smtpfw.interfaces import IBackend
+from smtpfw.server.protocol import SMTPServerProtocol
+from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.dialect import Extension
+from smtpfw.wire.verbs import compile_dialect
+
+#: Seconds for a peer to read its 421 after the grace period.
+CLOSING_TIME = 2.5
+
+
+class SMTPServerFactory(ServerFactory):
+    """
+    A server: give it to any Twisted endpoint that listens::
+
+        factory = SMTPServerFactory(MyBackend(), ServerConfig(hostname="mx.example.org"))
+        TCP4ServerEndpoint(reactor, 25).listen(factory)
+
+    For implicit TLS wrap it, as ``endpoints.wrapServerTLS`` or a ``ssl:`` endpoint string does.
+
+    :param backend: where mail goes.
+    :param config: what is served, within which limits.
+    :param tls: makes the TLS side of STARTTLS, as :func:`smtpfw.tls.server_context` gives it; None for no STARTTLS.
+    :param extensions: what EHLO offers; by default :data:`smtpfw.extensions.STANDARD`, and STARTTLS where ``tls`` is
+        given.
+    :param reactor: for time limits; by default the global one.
+    :raises ConfigError: if the extensions don't fit together.
+
+    :ivar connections: the protocols that are connected now.
+    """
+
+    noisy = False
+    log = Logger()
+
+    def __init__(
+        self,
+        backend: IBackend,
+        config: ServerConfig,
+        *,
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        extensions: Iterable[Extension] | None = None,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        verifyObject(IBackend, backend)
+        if reactor is None:
+            # Not at the top: importing it installs it, and twistd's --reactor would come too late.
+            from twisted.internet import reactor as default
+
+            reactor = IReactorTime(default)
+        self.backend = backend
+        self.config = config
+        self.tls = tls
+        self.clock = reactor
+        chosen = list(STANDARD if extensions is None else extensions)
+        if extensions is None and tls is not None:
+            chosen.append(StartTLS())
+        self.dialect = compile_dialect(
+            extension for extension in chosen if not extension.end_to_end or extension.keyword in backend.honours
+        )
+        self.connections: set[SMTPServerProtocol] = set()
+        self._ids = count(1)
+        # Tells the connections of this run from those of the one before in a log.
+        self._run = secrets.token_hex(3)
+        self._stopped: list[defer.Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> SMTPServerProtocol:  # type: ignore[override]
+        return SMTPServerProtocol(self)
+
+    def next_id(self) -> str:
+        """A name for a connection."""
+        return f"{self._run}{next(self._ids):x}"
+
+    def lost(self, protocol: SMTPServerProtocol) -> None:
+        """A connection is gone."""
+        self.connections.discard(protocol)
+        if not self.connections:
+            stopped, self._stopped = self._stopped, []
+            for deferred in stopped:
+                deferred.callback(None)
+
+    def stop(self, grace: float) -> defer.Deferred[None]:
+        """
+        End all connections: idle ones at once with 421, busy ones after their transaction. Stop listening first.
+
+        :param grace: seconds until those that are still busy are closed, too.
+        :return: a Deferred that fires when all are gone.
+        """
+        stopped: defer.Deferred[None] = defer.Deferred()
+        for protocol in list(self.connections):
+            protocol.drain()
+        if not self.connections:
+            stopped.callback(None)
+            return stopped
+        self._stopped.append(stopped)
+        late = self.clock.callLater(grace, self._end)
+        too_late = self.clock.callLater(grace + CLOSING_TIME, self._abort)
+
+        def cancel(result: None) -> None:
+            for call in (late, too_late):
+                if call.active():
+                    call.cancel()
+
+        return stopped.addCallback(cancel)
+
+    def _end(self) -> None:
+        for protocol in list(self.connections):
+            protocol.shut_down()
+
+    def _abort(self) -> None:
+        for protocol in list(self.connections):
+            protocol.transport.abortConnection()

@@ -1,0 +1,306 @@
+"""
+The Twisted shell of :class:`~smtpfw.wire.server.ServerConnection`.
+
+Rule 1: pull, never push. While a session thinks, commands wait in the
+connection, so replies keep their order, and those to a pipelined group leave
+in one write (RFC 2920 section 3.2).
+
+Rule 2: nothing is buffered without bound. Above :data:`MAX_BUFFERED` octets of
+input that can't be used yet the peer is paused; while it does not read its
+replies, nothing of it is read.
+
+What the rules of SMTP are stands in :mod:`smtpfw.wire`; what a session is
+asked, in :mod:`smtpfw.server.hosting`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from smtpfw.errors import ServiceNotAvailable, SMTPError
+from smtpfw.server.hosting import SessionHost
+from smtpfw.server.timeouts import PhaseTimer
+from smtpfw.wire.phases import CLOSED, CONNECTED, REFUSED
+from smtpfw.wire.replies import Reply
+from smtpfw.wire.server import ServerConnection
+
+if TYPE_CHECKING:
+    from smtpfw.server.factory import SMTPServerFactory
+
+#: Octets of input that wait for their turn before the peer is paused. One read of Twisted's TCP transport is 65,536.
+MAX_BUFFERED = 65536
+
+#: Seconds that the replies to the first commands of a pipelined group wait for the others, when a hook takes its time.
+GROUP_PATIENCE = 0.2
+
+#: Seconds and octets of input that are read and thrown away after a connection was ended from our side: closing with
+#: unread input makes TCP reset the connection, and our last reply may be lost with it.
+LINGER_SECONDS = 2.0
+LINGER_OCTETS = 4 * 1024 * 1024
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class SMTPServerProtocol(Protocol):
+    """
+    One connection to a server. Made by :class:`~smtpfw.server.factory.SMTPServerFactory`.
+
+    :ivar wire: the rules of the protocol.
+    """
+
+    factory: SMTPServerFactory
+    #: A TCP, Unix or TLS transport: Twisted has no one interface for what they have in common.
+    transport: Any
+    wire: ServerConnection
+
+    def __init__(self, factory: SMTPServerFactory) -> None:
+        self.factory = factory
+        self.log: Logger = factory.log
+        self._host = SessionHost(self, factory.backend)
+        self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
+        self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
+        self._group: IDelayedCall | None = None
+        self._write_blocked = False
+        self._read_paused = False
+        self._lingered = -1
+        self._closed = False
+        self._draining = False
+        #: Why the connection ends, in the words of ISession.logout.
+        self._reason = "disconnected"
+
+    # -- what Twisted calls -----------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        if ITCPTransport.providedBy(transport):
+            # A reply must not wait for the acknowledgement of the one before it.
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        self.factory.connections.add(self)
+        if ISSLTransport.providedBy(transport):
+            # Implicit TLS: who never finishes the handshake never costs a session.
+            self._timer.handshake()
+        else:
+            self._timer.command()
+            self._host.open(self._opened)
+
+    def handshakeCompleted(self) -> None:
+        self.wire.tls_started()
+        self._timer.command()
+        self._host.open(self._reopened if self.wire.waiting else self._opened)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closed:
+            self._linger(len(data))
+            return
+        self.wire.receive_data(data)
+        self.flush()
+
+    def readConnectionLost(self) -> None:
+        if self._closed:
+            self._lose()
+            return
+        self.wire.receive_end()
+        self.flush()
+
+    def writeConnectionLost(self) -> None:
+        if not self._closed:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._timer.cancel()
+        self._cancel_group()
+        if self.wire.phase is CONNECTED and ISSLTransport.providedBy(self.transport):
+            self.log.info(
+                "TLS handshake with {peer} failed: {reason}",
+                peer=self.transport.getPeer(),
+                reason=reason.getErrorMessage(),
+            )
+        self._closed = True
+        self.wire.close()
+        self._host.connection_lost(self._reason)
+        self.factory.lost(self)
+
+    def pauseProducing(self) -> None:
+        # The peer does not read its replies: do not make more of them.
+        self._write_blocked = True
+        self._timer.closing()
+        self._regulate()
+
+    def resumeProducing(self) -> None:
+        self._write_blocked = False
+        if not self._closed:
+            self.wire.go_on()
+            self.flush()
+
+    def stopProducing(self) -> None:
+        self._write_blocked = True
+
+    # -- replies out, and what follows from the new state -----------------
+
+    def flush(self) -> None:
+        """Write the replies that are due, and set what depends on where the dialog is now."""
+        wire = self.wire
+        while True:
+            if wire.waiting and wire.replies_due and wire.more_commands:
+                if self._group is None:
+                    self._group = self.factory.clock.callLater(GROUP_PATIENCE, self._group_waited)
+                break
+            self._write()
+            if not wire.backlogged or self._write_blocked:
+                break
+            wire.go_on()
+        if wire.phase is CLOSED:
+            self._close()
+            return
+        if self._draining and wire.idle:
+            self.shut_down()
+            return
+        self._regulate()
+        self._set_timer()
+
+    def _write(self) -> None:
+        data = self.wire.data_to_send()
+        if data:
+            self._cancel_group()
+            self.transport.write(data)
+
+    def _group_waited(self) -> None:
+        self._group = None
+        self._write()
+
+    def _cancel_group(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.cancel()
+
+    def _regulate(self) -> None:
+        """Read from the peer, or not."""
+        pause = self._write_blocked or self.wire.buffered > MAX_BUFFERED
+        if pause is not self._read_paused and not self._closed:
+            self._read_paused = pause
+            if pause:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def _set_timer(self) -> None:
+        wire, timer = self.wire, self._timer
+        if self._write_blocked:
+            timer.closing()
+        elif wire.waiting or wire.held:
+            timer.off()
+        elif wire.in_message and wire.message is not None:
+            timer.message(wire.message.size)
+        elif wire.phase is not REFUSED:
+            timer.command()
+
+    def _timed_out(self) -> None:
+        self._reason = "timeout"
+        if self._closed or self._write_blocked or self.wire.phase is CONNECTED:
+            # It does not read, or has not even shaken hands: there is nobody to tell.
+            self.transport.abortConnection()
+        elif self.wire.phase is REFUSED:
+            self.wire.close()
+            self.flush()
+        else:
+            self.wire.time_out()
+            self.flush()
+
+    # -- the end ----------------------------------------------------------
+
+    def start_tls(self) -> None:
+        """The 220 is due; whatever the peer sends from now on is TLS."""
+        self._write()
+        self._timer.handshake()
+        self.transport.startTLS(self.factory.tls)
+
+    def drain(self) -> None:
+        """Say 421 as soon as nothing would be lost by it."""
+        self._draining = True
+        if self.wire.idle or self.wire.phase is CONNECTED:
+            self.shut_down()
+
+    def shut_down(self) -> None:
+        """Say 421 now."""
+        self._reason = "shutdown"
+        if self.wire.phase is CONNECTED and ISSLTransport.providedBy(self.transport):
+            self.transport.abortConnection()
+            return
+        self.wire.close(_SHUTTING_DOWN)
+        self._write()
+        self._close()
+
+    def close(self) -> None:
+        """Close the connection once the replies that are due have been written."""
+        self.wire.close()
+        self.flush()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self.wire.verb == b"QUIT":
+            self._reason = "quit"
+        elif self._reason == "disconnected" and not self.wire.end_of_input:
+            self._reason = "error"
+        self._cancel_group()
+        self._timer.closing()
+        self.transport.unregisterProducer()
+        self._write_blocked = False
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resumeProducing()
+        if self._reason in ("error", "shutdown") and ITCPTransport.providedBy(self.transport) and not self.wire.tls:
+            self._lingered = 0
+            self.transport.loseWriteConnection()
+            self._group = self.factory.clock.callLater(LINGER_SECONDS, self._lose)
+        else:
+            self.transport.loseConnection()
+
+    def _linger(self, octets: int) -> None:
+        if self._lingered >= 0:
+            self._lingered += octets
+            if self._lingered > LINGER_OCTETS:
+                self._lose()
+
+    def _lose(self) -> None:
+        if self._group is not None and self._group.active():
+            self._group.cancel()
+        self._group = None
+        self.transport.loseConnection()
+
+    def _opened(self, error: SMTPError | None) -> None:
+        """A session, or a refusal, is there for a new connection."""
+        if self._closed:
+            return
+        self.wire.greet(error)
+        if self.wire.phase is REFUSED:
+            self._timer.refused()
+        self.flush()
+
+    def _reopened(self, error: SMTPError | None) -> None:
+        """The same behind STARTTLS, where no greeting follows (RFC 3207 section 4.2)."""
+        if self._closed:
+            return
+        if error is not None:
+            code = error if error.code == 421 else ServiceNotAvailable(error.message)
+            self.wire.close(Reply.from_error(code))
+        else:
+            self.wire.restart()
+        self.flush()
+
+
+_SHUTTING_DOWN = Reply.from_error(ServiceNotAvailable("Service is shutting down, try again later"))

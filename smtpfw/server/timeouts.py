@@ -1,0 +1,135 @@
+"""
+How long a peer may take: one timer a connection, set anew for each phase.
+
+A timer that is moved at each command would cost more than the command. This
+one notes the new deadline, and looks at it only when the old one is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from smtpfw.wire.config import ServerConfig
+
+#: Seconds before ``min_data_rate`` counts: a message begins slowly.
+RATE_GRACE = 60.0
+
+#: Seconds for a client that was refused with 554 to say QUIT.
+REFUSED_TIMEOUT = 30.0
+
+
+class Deadline:
+    """
+    One moment, and what happens when it is reached.
+
+    :param clock: the reactor, or a clock of a test.
+    :param expired: called once for each deadline that is reached.
+    """
+
+    __slots__ = ("_at", "_call", "_clock", "_expired")
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._at = 0.0
+        self._call: IDelayedCall | None = None
+
+    def set(self, seconds: float) -> None:
+        """Reach it so many seconds from now; 0 for never."""
+        if not seconds:
+            self.clear()
+            return
+        now = self._clock.seconds()
+        self._at = now + seconds
+        if self._call is None:
+            self._call = self._clock.callLater(seconds, self._reached)
+        elif self._call.getTime() > self._at:
+            self._call.reset(seconds)
+
+    def clear(self) -> None:
+        """Forget it, and keep the delayed call for the next."""
+        self._at = 0.0
+
+    def cancel(self) -> None:
+        """Leave nothing behind."""
+        self._at = 0.0
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _reached(self) -> None:
+        self._call = None
+        if not self._at:
+            return
+        left = self._at - self._clock.seconds()
+        if left > 0:
+            self._call = self._clock.callLater(left, self._reached)
+        else:
+            self._at = 0.0
+            self._expired()
+
+
+class PhaseTimer:
+    """
+    The time limits of one connection.
+
+    :param expired: called when the peer took too long.
+    """
+
+    __slots__ = ("_clock", "_config", "_deadline", "_message_began", "_session_began")
+
+    def __init__(self, clock: IReactorTime, config: ServerConfig, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._config = config
+        self._deadline = Deadline(clock, expired)
+        self._session_began = clock.seconds()
+        self._message_began = 0.0
+
+    def handshake(self) -> None:
+        """TLS is being negotiated."""
+        self._deadline.set(self._config.tls_handshake_timeout)
+
+    def refused(self) -> None:
+        """The client may only say QUIT."""
+        self._deadline.set(REFUSED_TIMEOUT)
+
+    def closing(self) -> None:
+        """The peer has to read what it was sent."""
+        self._deadline.set(self._config.write_timeout)
+
+    def command(self) -> None:
+        """A command is due."""
+        self._message_began = 0.0
+        seconds = self._config.command_timeout
+        if self._config.session_timeout:
+            left = self._session_began + self._config.session_timeout - self._clock.seconds()
+            seconds = min(seconds or left, max(left, 0.001))
+        self._deadline.set(seconds)
+
+    def message(self, octets: int) -> None:
+        """
+        More of a message is due.
+
+        :param octets: how many have come so far.
+        """
+        now = self._clock.seconds()
+        if not self._message_began:
+            self._message_began = now
+        config = self._config
+        limits = [config.data_timeout] if config.data_timeout else []
+        if config.message_timeout:
+            limits.append(self._message_began + config.message_timeout - now)
+        if config.min_data_rate:
+            # The moment at which what has come would be too little.
+            limits.append(self._message_began + max(RATE_GRACE, octets / config.min_data_rate) - now)
+        self._deadline.set(max(min(limits), 0.001) if limits else 0.0)
+
+    def off(self) -> None:
+        """It is our turn; the peer is not to blame for the time that passes."""
+        self._deadline.clear()
+
+    def cancel(self) -> None:
+        """The connection is over."""
+        self._deadline.cancel()

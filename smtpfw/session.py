@@ -1,0 +1,70 @@
+"""
+Base classes for backends: every hook accepts, so an author writes only what differs.
+
+A hook that is not overridden is not called at all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from smtpfw.interfaces import IBackend, IBody, IConnection, ISession
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.parameters import Options
+
+
+@implementer(ISession)
+class Session:
+    """
+    A session that accepts everything and keeps nothing.
+
+    :ivar connection: what this session may know of its client.
+    """
+
+    def __init__(self, connection: IConnection) -> None:
+        self.connection = connection
+
+    def mail(self, sender: Address, options: Options) -> Any:
+        """See :meth:`ISession.mail`."""
+
+    def rcpt(self, recipient: Address, options: Options) -> Any:
+        """See :meth:`ISession.rcpt`."""
+
+    def data(self, body: IBody) -> Any:
+        """See :meth:`ISession.data`."""
+
+    def reset(self, reason: str) -> Any:
+        """See :meth:`ISession.reset`."""
+
+    def logout(self, reason: str) -> Any:
+        """See :meth:`ISession.logout`."""
+
+
+@implementer(IBackend)
+class SessionBackend:
+    """
+    A backend that needs nothing but a session class::
+
+        SessionBackend(Inbox)
+
+    :param make_session: called with the connection; a Session class, or any function that gives an ISession.
+    """
+
+    honours: frozenset[str] = frozenset()
+
+    def __init__(self, make_session: Any) -> None:
+        self._make_session = make_session
+
+    def new_session(self, connection: IConnection) -> Any:
+        """See :meth:`IBackend.new_session`."""
+        return self._make_session(connection)
+
+
+def overridden(session: ISession, name: str) -> Any:
+    """The bound hook of a session, or None where it is the one of :class:`Session` that does nothing."""
+    hook = getattr(session, name)
+    if getattr(hook, "__func__", None) is getattr(Session, name):
+        return None
+    return hook
