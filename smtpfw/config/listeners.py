@@ -1,0 +1,173 @@
+"""
+Listeners: from a string to a socket that listens.
+
+A listener is one of Twisted's endpoint strings (``tcp:2525``, ``tcp6:25`` for
+both families, ``unix:/run/lmtp.sock``, ``systemd:domain=INET:name=smtp``). The
+prefix ``smtps:`` is ours and is taken off first: implicit TLS (RFC 8314
+section 3), with the server's own certificates; ``smtps:465`` is short for
+``smtps:tcp:465``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from smtpfw.config.settings import nearest
+from smtpfw.config.sockets import Binder, BoundSocket
+from smtpfw.config.strings import Description, parse_description
+from smtpfw.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocolFactory
+    from twisted.internet.ssl import CertificateOptions
+
+__all__ = ["Listener", "bind_all", "parse_listener"]
+
+_SMTPS = "smtps:"
+
+# The arguments that we set when the operator did not: how many positional arguments leave them open, and their values.
+# Backlog: Twisted's 50 fills within a burst that a mailing list makes; the kernel cuts 1024 to its own maximum.
+# Mode: Twisted's 666 would let every local user in.
+_DEFAULTS = {
+    "tcp": {"backlog": (2, "1024")},
+    "tcp6": {"backlog": (1, "1024")},
+    "unix": {"mode": (1, "660"), "backlog": (2, "1024")},
+}
+_BUILT_IN = ("tcp", "unix", "ssl")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """
+    One place to listen at.
+
+    :ivar text: as the operator wrote it.
+    :ivar endpoint: what Twisted gets to see, with our defaults added.
+    :ivar implicit_tls: the handshake comes first, with the server's certificates.
+    """
+
+    text: str
+    endpoint: str
+    implicit_tls: bool
+
+
+def parse_listener(text: str) -> Listener:
+    """
+    Read a listener's string; nothing is bound yet.
+
+    :raises ConfigError: when it is empty, or its quoting is broken.
+    """
+    implicit_tls = text.lower().startswith(_SMTPS)
+    endpoint = text[len(_SMTPS) :] if implicit_tls else text
+    if implicit_tls and endpoint.split(":", 1)[0].isdecimal():
+        endpoint = f"tcp:{endpoint}"
+    try:
+        description = parse_description(endpoint)
+    except ConfigError as error:
+        raise ConfigError(f"--listen {error}") from None
+    if not description.prefix:
+        raise ConfigError(f"--listen {text}: no endpoint; write tcp:2525, unix:/run/smtpfw.sock or the like")
+    return Listener(text, endpoint + _missing_arguments(description), implicit_tls)
+
+
+def bind_all(
+    listeners: tuple[Listener, ...], factory: IProtocolFactory, reactor: object, tls: CertificateOptions | None
+) -> list[BoundSocket]:
+    """
+    Bind a socket for each listener, all or none.
+
+    :param factory: serves all of them; for implicit TLS it is wrapped.
+    :param tls: the context of implicit TLS.
+    :raises ConfigError: one line that names the listener and says what to do.
+    """
+    bound: list[BoundSocket] = []
+    try:
+        for listener in listeners:
+            bound.append(_bind(listener, factory, reactor, tls))
+    except BaseException:
+        for one in bound:
+            one.discard()
+        raise
+    return bound
+
+
+def _bind(
+    listener: Listener, factory: IProtocolFactory, reactor: object, tls: CertificateOptions | None
+) -> BoundSocket:
+    if listener.implicit_tls:
+        if tls is None:
+            raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
+        factory = TLSMemoryBIOFactory(tls, False, factory)
+    binder = Binder(reactor)
+    outcome: list[object] = []
+    try:
+        endpoint = serverFromString(binder, listener.endpoint)
+        waiting: Deferred[object] = endpoint.listen(factory)
+        waiting.addBoth(outcome.append)
+    except Exception as error:
+        raise ConfigError(f"--listen {listener.text}: {_explain(listener, error)}") from None
+    result = outcome[0] if outcome else None
+    if isinstance(result, Failure) and result.value is not None:
+        raise ConfigError(f"--listen {listener.text}: {_explain(listener, result.value)}")
+    if binder.bound is None:
+        raise ConfigError(f"--listen {listener.text}: endpoints of this type can't be bound before the service runs")
+    return binder.bound
+
+
+def _missing_arguments(description: Description) -> str:
+    return "".join(
+        f":{name}={value}"
+        for name, (count, value) in _DEFAULTS.get(description.prefix, {}).items()
+        if name not in description.named and len(description.positional) <= count
+    )
+
+
+def _explain(listener: Listener, error: BaseException) -> str:
+    """What went wrong and what to do, in one line."""
+    description = parse_description(listener.endpoint)
+    if isinstance(error, OSError):
+        return _explain_os_error(description, error)
+    if isinstance(error, (KeyError, IndexError)) and description.prefix == "systemd":
+        return f"systemd passed no such socket ({error}); compare Sockets= and FileDescriptorName= of the units"
+    if isinstance(error, TypeError) and "::" in listener.endpoint:
+        return r"colons in a value take a backslash each, as in tcp6:25:interface=\:\:1"
+    if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
+        types = sorted({*_BUILT_IN, *(str(plugin.prefix) for plugin in getPlugins(IStreamServerEndpointStringParser))})
+        if description.prefix.isdecimal():
+            return f"no endpoint type; did you mean tcp:{listener.text}?"
+        near = nearest(description.prefix, [*types, "smtps"])
+        return (
+            f"unknown endpoint type {description.prefix!r}{near} (known are {', '.join(types)}, and smtps: before one)"
+        )
+    return f"these arguments are not understood ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _explain_os_error(description: Description, error: OSError) -> str:
+    where = description.positional[0] if description.positional else description.text
+    inet = description.prefix != "unix"
+    name = f"port {where}" if inet else where
+    if error.errno == errno.EADDRINUSE:
+        hint = f"'ss -ltnp sport = :{where}' shows by whom" if inet else "another server answers there"
+        return f"{name} is in use; {hint}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        if inet:
+            return (
+                f"no permission for {name}; ports below 1024 need root (twistd --uid drops it) or CAP_NET_BIND_SERVICE"
+            )
+        return f"no permission to make {name}; its folder must be writable for us"
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        address = description.named.get("interface", where)
+        return f"this machine has no address {address!r}; 'ip address' lists those it has"
+    if error.errno == errno.ENOENT and not inet:
+        return f"the folder of {where} does not exist"
+    return (error.strerror or str(error)).lower()

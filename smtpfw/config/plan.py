@@ -1,0 +1,97 @@
+"""
+The plan of a service: all that it needs to know, checked, in one frozen value.
+
+Values come in by the names of :mod:`smtpfw.config.settings`, wherever they were
+read from. Making a plan reads certificates and imports backends, but binds
+nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smtpfw.config.backends import backend_from_string
+from smtpfw.config.listeners import Listener, parse_listener
+from smtpfw.config.settings import SERVER_NAMES, default_hostname
+from smtpfw.config.strings import split_words
+from smtpfw.errors import ConfigError
+from smtpfw.tls import server_context
+from smtpfw.wire.config import ServerConfig
+
+if TYPE_CHECKING:
+    from twisted.internet.ssl import CertificateOptions
+
+    from smtpfw.interfaces import IBackend
+
+__all__ = ["ServicePlan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePlan:
+    """
+    What one service is to do.
+
+    :ivar listeners: where to listen.
+    :ivar backend: what takes the mail.
+    :ivar backend_text: as the operator named it.
+    :ivar config: name, limits and manners of every listener.
+    :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
+    :ivar grace: seconds that a stop waits for messages under way.
+    """
+
+    listeners: tuple[Listener, ...]
+    backend: IBackend
+    backend_text: str
+    config: ServerConfig
+    tls: CertificateOptions | None
+    grace: float
+
+
+def make_plan(values: Mapping[str, Any]) -> ServicePlan:
+    """
+    Make a plan of parsed settings.
+
+    :param values: one for each name in the table of settings.
+    :raises ConfigError: one line that names the setting and says what to do.
+    """
+    listeners = tuple(map(parse_listener, values["listen"]))
+    server = {name: values[name] for name in SERVER_NAMES}
+    server["hostname"] = server["hostname"] or default_hostname()
+    tls = _make_tls(values["tls"]) if values["tls"] else None
+    if tls is None and values["require_tls"]:
+        raise ConfigError("--require-tls: there is no certificate to offer; give --tls CERT[:KEY]")
+    for listener in listeners:
+        if listener.implicit_tls and tls is None:
+            raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
+    _extend_path(values["python_path"])
+    return ServicePlan(
+        listeners=listeners,
+        backend=backend_from_string(values["backend"]),
+        backend_text=values["backend"],
+        config=ServerConfig(**server),
+        tls=tls,
+        grace=values["grace"],
+    )
+
+
+def _make_tls(text: str) -> CertificateOptions:
+    try:
+        words = split_words(text)
+        if len(words) > 2 or not all(words):
+            raise ConfigError(f"{text}: write CERT or CERT:KEY; a colon in a path takes a backslash before it")
+        return server_context(*words)
+    except ConfigError as error:
+        raise ConfigError(f"--tls {error}") from None
+
+
+def _extend_path(folders: tuple[str, ...]) -> None:
+    for folder in reversed(folders):
+        path = Path(folder).absolute()
+        if not path.is_dir():
+            raise ConfigError(f"--python-path {folder}: there is no such folder")
+        if str(path) not in sys.path:
+            sys.path.insert(0, str(path))

@@ -1,0 +1,186 @@
+"""
+Every setting of a server, in one table.
+
+A setting has one name, everywhere: ``max_message_bytes`` is the field of
+:class:`~smtpfw.wire.config.ServerConfig`, the key in a file, and, with hyphens,
+the option ``--max-message-bytes``. Options and help are generated from this
+table; what is a field of ``ServerConfig`` takes its default from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from smtpfw.config import units
+from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.profiles import PROFILES, Profile
+
+__all__ = ["BY_NAME", "SERVER_NAMES", "SETTINGS", "Kind", "Setting", "default_hostname", "nearest"]
+
+# RFC 5321 section 4.1.2: a domain, or an address literal for a host that has none. Underscores are common inside.
+_HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?|\[[0-9A-Za-z:.]{2,64}\]")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A half-sentence that proposes the known word nearest to ``word``; empty when none is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def default_hostname() -> str:
+    """The machine's full name if it has one (a dot shows it), or else its short name."""
+    full = socket.getfqdn()
+    return full if "." in full and _HOSTNAME.fullmatch(full) else socket.gethostname()
+
+
+def _parse_hostname(text: str) -> str:
+    if _HOSTNAME.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no host name; write one as mx.example.org, or an address as [192.0.2.1]")
+    return text
+
+
+def _parse_profile(text: str) -> Profile:
+    try:
+        return PROFILES[text]
+    except KeyError:
+        raise ValueError(f"{text!r} is none of {', '.join(PROFILES)}{nearest(text, PROFILES)}") from None
+
+
+def _parse_text(text: str) -> str:
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """
+    A kind of value.
+
+    :ivar metavar: stands for the value in the help.
+    :ivar parse: text to value; a ValueError says what is expected.
+    :ivar format: value to the text that ``parse`` reads back.
+    """
+
+    metavar: str
+    parse: Callable[[str], Any]
+    format: Callable[[Any], str] = str
+
+
+SIZE = Kind("SIZE", units.parse_size, units.format_size)
+RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_size)
+TIME = Kind("TIME", units.parse_duration, units.format_duration)
+COUNT = Kind("N", units.parse_count)
+HOSTNAME = Kind("NAME", _parse_hostname)
+PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
+FLAG = Kind("", bool)
+LISTENER = Kind("ENDPOINT", _parse_text)
+BACKEND = Kind("BACKEND", _parse_text)
+CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
+FOLDER = Kind("DIR", _parse_text)
+
+_FIELDS = {field.name: field for field in dataclasses.fields(ServerConfig)}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """
+    One setting.
+
+    :ivar name: as in ``ServerConfig``.
+    :ivar kind: how its value is read and written.
+    :ivar help: a phrase for the help, without default and unit.
+    :ivar given: the default of a setting that is no field of ``ServerConfig``.
+    :ivar repeatable: may be given more than once; its value is a tuple.
+    :ivar zero: what 0 means, if it means more than a number.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    given: Any = None
+    repeatable: bool = False
+    zero: str = ""
+
+    @property
+    def option(self) -> str:
+        """The name on the command line, without the two hyphens in front."""
+        return self.name.replace("_", "-")
+
+    @property
+    def default(self) -> Any:
+        """The value when nobody gives one; None for the name of this host, which is looked up when it is needed."""
+        field = _FIELDS.get(self.name)
+        if field is None or field.default is dataclasses.MISSING:
+            return self.given
+        return field.default
+
+    def describe_default(self) -> str:
+        """The default as an operator would write it; empty when there is none to tell."""
+        if self.kind is HOSTNAME:
+            return "the name of this machine"
+        if self.kind is FLAG or self.default in (None, ()):
+            return ""
+        if self.repeatable:
+            return " ".join(map(self.kind.format, self.default))
+        if self.default == 0 and self.zero:
+            return f"0, {self.zero}"
+        return self.kind.format(self.default)
+
+
+#: The title of a group in the help, and what stands in it.
+SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "Where mail comes in, and where it goes": (
+        Setting(
+            "listen",
+            LISTENER,
+            "where to listen: a Twisted endpoint; smtps: before it means TLS from the first octet. May be repeated",
+            given=("tcp:2525:interface=127.0.0.1",),
+            repeatable=True,
+        ),
+        Setting(
+            "backend",
+            BACKEND,
+            "what takes the mail: maildir:PATH, memory, discard, or your own code as package.module:Name",
+            given="maildir:./Maildir",
+        ),
+        Setting("python_path", FOLDER, "look for your own code here first. May be repeated", given=(), repeatable=True),
+    ),
+    "Name, TLS and manners": (
+        Setting("hostname", HOSTNAME, "our own name in the greeting"),
+        Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
+        Setting("require_tls", FLAG, "refuse mail on a connection without TLS"),
+        Setting("profile", PROFILE, "how strictly to read: strict (the RFCs' letter), default, lenient (old devices)"),
+    ),
+    "Limits": (
+        Setting("max_message_bytes", SIZE, "largest message", zero="no limit"),
+        Setting(
+            "max_discarded_bytes", SIZE, "how much of a refused message to read on before closing", zero="no limit"
+        ),
+        Setting("max_recipients", COUNT, "recipients of one message", zero="no limit"),
+        Setting("max_syntax_errors", COUNT, "unreadable or unknown commands before closing", zero="no limit"),
+        Setting("max_sequence_errors", COUNT, "commands at the wrong moment before closing", zero="no limit"),
+        Setting("max_recipient_errors", COUNT, "refused recipients before closing", zero="no limit"),
+        Setting("min_data_rate", RATE, "octets a second that a message must come with on average", zero="no limit"),
+    ),
+    "Time limits": (
+        Setting("tls_handshake_timeout", TIME, "for the TLS handshake", zero="no limit"),
+        Setting("command_timeout", TIME, "for the next command", zero="no limit"),
+        Setting("data_timeout", TIME, "for the next octets of a message", zero="no limit"),
+        Setting("message_timeout", TIME, "for a whole message", zero="no limit"),
+        Setting("session_timeout", TIME, "for a whole connection", zero="no limit"),
+        Setting("write_timeout", TIME, "for a client that does not read our replies", zero="no limit"),
+        Setting("grace", TIME, "how long a stop waits for messages under way", given=30.0, zero="do not wait"),
+    ),
+}
+
+BY_NAME = {setting.name: setting for group in SETTINGS.values() for setting in group}
+
+#: The settings that are fields of ``ServerConfig``, in its order.
+SERVER_NAMES = tuple(name for name in _FIELDS if name in BY_NAME)
