@@ -23,7 +23,6 @@ When hooks are called
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -156,17 +155,17 @@ class ISession(Interface):
 
     def reset(reason: str) -> Any:
         """
-        The transaction under way will not come to an end; forget it. Not called after ``data`` has answered.
+        The transaction ended in another way than by the answer of ``data``; forget it.
+
+        It cannot refuse, and nobody waits for what it returns.
 
         :param reason: ``rset``, ``ehlo``, ``starttls``, ``disconnected``, ``timeout``, ``refused`` (the message was
-            refused for its form) or ``shutdown``.
-
-        What it returns, if not awaitable, is ignored; it cannot refuse.
+            refused for its form, whatever ``data`` returned) or ``shutdown``.
         """
 
     def logout(reason: str) -> Any:
         """
-        The dialog is over. Called exactly once for each session, after everything else.
+        The dialog is over. Called exactly once for each session, after everything else; nobody waits for it.
 
         :param reason: ``quit``, ``starttls`` (a new session follows), ``disconnected``, ``timeout``, ``error``
             or ``shutdown``.

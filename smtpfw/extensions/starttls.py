@@ -30,9 +30,7 @@ def _starttls(connection: ServerConnection, argument: bytes) -> None:
 
 class StartTLS(Extension):
     keyword = "STARTTLS"
-    verbs = (
-        Verb("STARTTLS", frozenset({READY, MAIL, RCPT}), before_tls=True, last_in_group=True, serve=_starttls),
-    )
+    verbs = (Verb("STARTTLS", frozenset({READY, MAIL, RCPT}), before_tls=True, last_in_group=True, serve=_starttls),)
 
     def advertise(self, connection: ServerConnection) -> str | None:
         return None if connection.tls else ""

@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smtpfw.errors import ServiceNotAvailable, SMTPError
+from smtpfw.server.direct import can_send_at_once, send_at_once
 from smtpfw.server.hosting import SessionHost
 from smtpfw.server.timeouts import PhaseTimer
 from smtpfw.wire.phases import CLOSED, CONNECTED, REFUSED
@@ -72,6 +73,7 @@ class SMTPServerProtocol(Protocol):
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
         self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
         self._group: IDelayedCall | None = None
+        self._direct = False
         self._write_blocked = False
         self._read_paused = False
         self._lingered = -1
@@ -87,6 +89,7 @@ class SMTPServerProtocol(Protocol):
         if ITCPTransport.providedBy(transport):
             # A reply must not wait for the acknowledgement of the one before it.
             transport.setTcpNoDelay(True)
+            self._direct = can_send_at_once(transport)
         transport.registerProducer(self, True)
         self.factory.connections.add(self)
         if ISSLTransport.providedBy(transport):
@@ -174,7 +177,12 @@ class SMTPServerProtocol(Protocol):
     def _write(self) -> None:
         data = self.wire.data_to_send()
         if data:
-            self._cancel_group()
+            if self._group is not None:
+                self._cancel_group()
+            if self._direct:
+                data = send_at_once(self.transport, data)
+                if not data:
+                    return
             self.transport.write(data)
 
     def _group_waited(self) -> None:
@@ -224,6 +232,7 @@ class SMTPServerProtocol(Protocol):
     def start_tls(self) -> None:
         """The 220 is due; whatever the peer sends from now on is TLS."""
         self._write()
+        self._direct = False
         self._timer.handshake()
         self.transport.startTLS(self.factory.tls)
 

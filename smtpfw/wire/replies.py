@@ -51,9 +51,7 @@ class Reply:
     #: The bytes of the whole reply, CRLF included.
     wire: bytes
 
-    def __init__(
-        self, code: int, text: str = "", enhanced_code: tuple[int, int, int] = ENHANCED_CODE_NOT_SET
-    ) -> None:
+    def __init__(self, code: int, text: str = "", enhanced_code: tuple[int, int, int] = ENHANCED_CODE_NOT_SET) -> None:
         if not 200 <= code <= 599:
             raise ValueError(f"a reply code is 200 to 599, not {code}")
         klass = code // 100
