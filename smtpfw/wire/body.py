@@ -38,7 +38,7 @@ __all__ = [
     "parse_bdat",
 ]
 
-#: Digits of a chunk's size. RFC 3030 sets no bound; this is the one of SIZE (RFC 1870 section 4).
+#: Digits of a chunk's size. RFC 3030 sets no bound; this is the one of SIZE (RFC 1870 section 3).
 MAX_SIZE_DIGITS = 20
 
 _LF = 10
@@ -57,7 +57,7 @@ class ChunkDecoder:
         chunk; ``reject``: the first one is an error.
     :param max_text_line: octets of a line, its end not included; 0 for no limit. Bare newlines end a line, too.
 
-    :ivar size: octets so far, as they would count for SIZE (RFC 1870 section 6): before newlines are normalized.
+    :ivar size: octets so far, as they would count for SIZE (RFC 1870 section 5): before newlines are normalized.
     :ivar error: the first thing that was found wrong, :class:`~smtpfw.errors.MalformedLines` or
         :class:`~smtpfw.errors.LineTooLong`, or None. The decoder goes on all the same.
     """
@@ -78,8 +78,7 @@ class ChunkDecoder:
         """
         Decode some octets.
 
-        :return: the text, whole octets of ``data`` but for newlines; empty once something was found wrong under
-            ``reject``.
+        :return: the text of these octets, in whole lines or not; empty once something was found wrong under ``reject``.
         """
         self.size += len(data)
         if self._after_cr and data:
@@ -104,9 +103,9 @@ class ChunkDecoder:
 
     def finish(self) -> bytes:
         """
-        Say that this was all.
+        Say that this was all: under ``reject`` a CR as the last octet is found wrong here.
 
-        :return: what was held back: nothing, ever.
+        :return: what was held back; nothing ever is.
         """
         if self._after_cr:
             self._found_bare_newline()
