@@ -65,6 +65,10 @@ def _continue(
         failure: BaseException | None = None
         try:
             result = yield waiting_on
+        except GeneratorExit:
+            # Nobody waits any more: the coroutine is over, too.
+            coroutine.close()
+            raise
         except BaseException as error:
             failure = error
         try:

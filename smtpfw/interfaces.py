@@ -65,7 +65,7 @@ class IConnection(Interface):
     context: dict[Any, Any] = Attribute("Yours: whatever you want to remember for as long as the connection lasts.")
 
     def close() -> None:
-        """Close the connection once the replies that are due have been written."""
+        """Close the connection once what is being asked has been answered; nothing more is read."""
 
 
 class IBody(Interface):

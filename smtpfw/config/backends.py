@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
+
 from smtpfw.config import units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
@@ -148,6 +151,10 @@ def _call(description: Description, maker: Any, arguments: Any, named: Mapping[s
             f"--backend {text}: {type(backend).__name__} is neither a session class (@implementer(ISession)) "
             "nor a backend: it has no new_session(connection)"
         )
+    try:
+        verifyObject(IBackend, backend)
+    except Invalid as error:
+        raise ConfigError(f"--backend {text}: {_one_line(error)}") from None
     return cast(IBackend, backend)
 
 

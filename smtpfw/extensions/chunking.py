@@ -20,6 +20,7 @@ from smtpfw.wire.incoming import OVER_BOUND, IncomingMessage
 from smtpfw.wire.phases import (
     CHUNKING,
     EVERY_RECIPIENT_REFUSED,
+    EXTENDED_ONLY,
     GREETED,
     MAIL,
     OUT_OF_PHASE,
@@ -50,13 +51,14 @@ class _Chunk:
         self._left -= len(octets)
         message = self._message
         decoded = message.check(message.decoder.feed(octets))
+        if message.beyond_bound:
+            self._connection.close(OVER_BOUND)
+            return None
         if not self._left:
             self._connection.settle(self.end(decoded))
             return data[len(octets) :]
         if decoded:
             self._connection.application.message_data(decoded)
-        elif message.beyond_bound:
-            self._connection.close(OVER_BOUND)
         return None
 
     def end(self, decoded: bytes = b"") -> object:
@@ -66,7 +68,10 @@ class _Chunk:
             return connection.end_message(decoded + message.check(message.decoder.finish()))
         if decoded:
             connection.application.message_data(decoded)
-        return message.error or connection.application.message_refusal() or Reply(250, f"{message.decoder.size} octets")
+        if message.error is None and message.refusal is None:
+            message.refusal = connection.application.message_refusal()
+        # What is wrong with its lines is told at LAST, as it is at the end of DATA.
+        return message.refusal or Reply(250, f"{message.size} octets")
 
 
 class _Swallow:
@@ -92,6 +97,8 @@ def _out_of_place(connection: ServerConnection) -> Reply | None:
     """Why there can be no chunk now, or None."""
     if connection.config.require_tls and not connection.tls:
         return TLS_FIRST
+    if connection.phase is not GREETED and not connection.extended:
+        return EXTENDED_ONLY
     if connection.phase in (RCPT, CHUNKING):
         return None
     if connection.phase is MAIL and connection.recipient_refused:
@@ -111,8 +118,9 @@ def _message(connection: ServerConnection) -> IncomingMessage:
         else ChunkDecoder(profile.bare_newlines, profile.max_text_line)
     )
     message = IncomingMessage(connection, decoder)
-    connection.begin_message(message)
-    connection.enter_chunking()
+    connection.message = message
+    # No more recipients from now on (RFC 3030 section 2).
+    connection.enter(CHUNKING)
     return message
 
 
@@ -134,15 +142,15 @@ def _bdat(connection: ServerConnection, argument: bytes) -> object:
     if refusal is not None:
         if not size:
             return refusal
-        connection.receive_with(_Swallow(connection, size, refusal))
+        connection.receiver = _Swallow(connection, size, refusal)
         return None
     message = _message(connection)
     if junk is not None:
-        message.fail(junk)
+        message.refuse(junk)
     chunk = _Chunk(connection, message, size, last)
     if not size:
         return chunk.end()
-    connection.receive_with(chunk)
+    connection.receiver = chunk
     return None
 
 
@@ -154,6 +162,7 @@ class Chunking(Extension):
             "BDAT",
             frozenset({GREETED, READY, MAIL, RCPT, CHUNKING}),
             before_tls=True,
+            after_helo=True,
             serve=_bdat,
         ),
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smtpfw.wire.grammar import Address
     from smtpfw.wire.server import ServerConnection
 
-#: RFC 1870 section 4: size-value is 1 to 20 digits.
+#: RFC 1870 section 3: size-value is 1 to 20 digits.
 MAX_DIGITS = 20
 
 
@@ -37,7 +37,7 @@ class Size(Extension):
     extra_line_octets = 26  # RFC 1870 section 3
 
     def advertise(self, connection: ServerConnection) -> str:
-        # RFC 1870 section 4: the keyword alone says that there is no fixed limit.
+        # RFC 1870 section 3: the keyword alone says that there is no fixed limit.
         return str(connection.config.max_message_bytes or "")
 
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:

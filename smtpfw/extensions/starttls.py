@@ -1,21 +1,24 @@
 """
 STARTTLS (RFC 3207): go on over TLS.
 
-The verb is here; the rule that nothing said in clear survives is in
-:meth:`smtpfw.wire.server.ServerConnection.begin_tls`, where it is tested
-without TLS.
+Nothing that was said in clear survives: neither what the session knew, nor
+what came behind the command.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smtpfw.errors import BadSequence, SyntaxProblem
+from smtpfw.errors import BadSequence, SMTPError, SyntaxProblem
 from smtpfw.wire.dialect import Extension
-from smtpfw.wire.phases import MAIL, RCPT, READY, Verb
+from smtpfw.wire.phases import CONNECTED, MAIL, RCPT, READY, Verb
+from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
     from smtpfw.wire.server import ServerConnection
+
+_READY = Reply(220, "Ready to start TLS", (2, 0, 0))
+_SOMETHING_BEHIND = Reply(554, "Nothing may follow STARTTLS in clear", (5, 5, 1))
 
 
 def _starttls(connection: ServerConnection, argument: bytes) -> None:
@@ -23,9 +26,21 @@ def _starttls(connection: ServerConnection, argument: bytes) -> None:
         raise SyntaxProblem("STARTTLS takes no argument")
     if connection.tls:
         raise BadSequence("TLS is on already")
-    if not connection.extended:
-        raise BadSequence("Not available after HELO, send EHLO")
-    connection.begin_tls()
+    if not connection.application.can_start_tls():
+        raise SMTPError(454, (4, 7, 0), "TLS not available due to a temporary reason")
+    if connection.buffered:
+        # It would be executed inside TLS if it were kept: whoever sits on the line could speak for the client (RFC 3207
+        # section 6, CVE-2011-0411).
+        connection.close(_SOMETHING_BEHIND)
+        return
+    if connection.transaction is not None:
+        connection.application.reset("starttls")
+        connection.forget_transaction()
+    connection.introduce("", False)
+    connection.write(_READY)
+    connection.enter(CONNECTED)
+    connection.waiting = True
+    connection.application.start_tls()
 
 
 class StartTLS(Extension):

@@ -64,6 +64,8 @@ class MessageBody:
     def end(self) -> None:
         """The message is whole."""
         self._whole = True
+        # Nothing is left to be held back, and the next message must not find the door shut.
+        self._let_go()
         self._wake()
 
     def fail(self, error: BaseException) -> None:
@@ -152,7 +154,9 @@ class _Delivery:
                 if self._paused is not None:
                     await self._paused
                 if self._stopped:
-                    raise ConsumerGone("the consumer wants no more of the body")
+                    break
+            if self._stopped:
+                raise ConsumerGone("the consumer wants no more of the body")
         finally:
             consumer.unregisterProducer()
 

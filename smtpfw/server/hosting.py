@@ -10,6 +10,10 @@ a fault of ours: the log gets the traceback, the client a fixed text.
 Rule 3: when the client has gone, the hook that waits is cancelled; but not
 once the true end of the message has come, for then the message is the
 session's, and its commit must not be torn.
+
+Rule 4: between two chunks of a message the data hook may wait for more while
+another command is served, VRFY say. So what waits for the message is kept
+apart from what waits for a command.
 """
 
 from __future__ import annotations
@@ -51,12 +55,14 @@ class SessionHost:
         self._backend = backend
         self._log = protocol.log
         self._session: ISession | None = None
-        # The hook that is being waited for, and the standard reply to what it was asked.
+        # The hook that a command waits for.
         self._waiting_for: Deferred[Any] | None = None
-        self._standard: Reply = OK_SENDER
-        # The message under way: what the session reads, and what it answered before the end.
+        # The message under way: what the session reads; the data hook while it waits; what it has answered; whether
+        # the connection waits for that; and whether the message came whole.
         self._body: MessageBody | None = None
+        self._reading: Deferred[Any] | None = None
         self._answer: Answer = PENDING
+        self._awaited = False
         self._failure: Exception | None = None
         self._ended = False
         self._gone = False
@@ -81,27 +87,33 @@ class SessionHost:
 
     def _open(self, session: ISession) -> None:
         self._waiting_for = None
+        try:
+            self._mail = overridden(session, "mail")
+            self._rcpt = overridden(session, "rcpt")
+            self._data = overridden(session, "data")
+        except AttributeError:
+            # It is no session: a forgotten ``return`` gives None.
+            self._open_failed(Failure())
+            return
         self._session = session
-        self._mail = overridden(session, "mail")
-        self._rcpt = overridden(session, "rcpt")
-        self._data = overridden(session, "data")
         self._hello = session.hello if IHelloSession.providedBy(session) else None
         self._verify = session.verify if IVerifySession.providedBy(session) else None
         if self._gone:
-            self._log_out("disconnected")
+            self._log_out(self._reason)
         else:
             self._opened(None)
 
     def _open_failed(self, failure: Failure) -> None:
         self._waiting_for = None
-        if self._gone:
-            return
         error = failure.value
+        if self._gone and isinstance(error, CancelledError):
+            return
         if not isinstance(error, SMTPError):
             self._fault(failure)
             error = ServiceNotAvailable("Service not available, try again later")
             error.enhanced_code = TryAgainLater.enhanced_code
-        self._opened(error)
+        if not self._gone:
+            self._opened(error)
 
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
@@ -122,24 +134,34 @@ class SessionHost:
         """Nobody is there any more: end what can be ended, and let the rest come to its end."""
         self._gone = True
         self._reason = reason
-        waiting_for = self._waiting_for
         if self._body is not None and not self._ended:
             self._body.fail(DataReset(reason))
-        if waiting_for is not None and not self._ended and waiting_for is self._waiting_for:
-            waiting_for.cancel()
-        if self._waiting_for is None:
-            self._leave(reason)
+        if self._reading is not None and not self._ended:
+            self._reading.cancel()
+        if self._waiting_for is not None:
+            self._waiting_for.cancel()
+        self._leave()
 
-    def _leave(self, reason: str) -> None:
-        if self._session is not None:
+    def _leave(self) -> None:
+        """Say goodbye to the session, once it waits for nothing any more."""
+        if self._session is not None and self._waiting_for is None and self._reading is None:
             if self._protocol.wire.transaction is not None and not self._ended:
-                self._notify(self._session.reset, reason)
-            self._log_out(reason)
+                # A dialog that ends with QUIT or by an error leaves its transaction as one whose client has gone.
+                self.reset(self._reason if self._reason in ("timeout", "shutdown") else "disconnected")
+            self._log_out(self._reason)
 
     # -- asking -----------------------------------------------------------
 
     def _ask(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Answer:
-        self._standard = standard
+        answer = self._call(standard, hook, *arguments)
+        if isinstance(answer, Deferred):
+            self._waiting_for = answer
+            answer.addCallback(self._answered).addErrback(self._broken)
+            return PENDING
+        return answer
+
+    def _call(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Answer | Deferred[Answer]:
+        """Call a hook; what it gives is a standard reply's text, and so on, now or later."""
         try:
             result = call_hook(hook, *arguments)
         except Exception as error:
@@ -147,16 +169,14 @@ class SessionHost:
         if result is None:
             return None
         if isinstance(result, Deferred):
-            self._waiting_for = result
-            result.addCallbacks(self._success, self._failed).addCallback(self._answered).addErrback(self._broken)
-            return PENDING
-        return self._success(result)
+            return result.addCallbacks(self._success, self._failed, callbackArgs=(standard,))
+        return self._success(result, standard)
 
-    def _success(self, result: Any) -> Answer:
+    def _success(self, result: Any, standard: Reply) -> Answer:
         if result is None or result.__class__ is Reply:
             return result
         if isinstance(result, str):
-            return Reply(self._standard.code, result, self._standard.enhanced_code)
+            return Reply(standard.code, result, standard.enhanced_code)
         return self._refusal(TypeError(f"a hook returns None, a Reply or a text, not {result!r}"))
 
     def _failed(self, failure: Failure) -> Answer:
@@ -191,11 +211,20 @@ class SessionHost:
         self._protocol.transport.abortConnection()
 
     def _answered(self, answer: Answer) -> None:
-        """What was waited for is there."""
+        """What a command waited for is there."""
         self._waiting_for = None
         if self._gone:
-            self._leave(self._reason)
-        elif self._protocol.wire.waiting:
+            self._leave()
+        else:
+            self._protocol.wire.resume(answer)
+            self._protocol.flush()
+
+    def _message_answered(self, answer: Answer) -> None:
+        """The data hook is done."""
+        self._reading = None
+        if self._gone:
+            self._leave()
+        elif self._awaited:
             self._end_body()
             self._protocol.wire.resume(answer)
             self._protocol.flush()
@@ -222,11 +251,17 @@ class SessionHost:
     def wait(self, result: Any) -> Answer:
         return self._ask(OK_MESSAGE, settle, result)
 
+    def fault(self, error: Exception) -> Answer:
+        return self._refusal(error)
+
     def reset(self, reason: str) -> None:
         if self._session is not None:
             hook = overridden(self._session, "reset")
             if hook is not None:
                 self._notify(hook, reason)
+
+    def can_start_tls(self) -> bool:
+        return self._protocol.factory.tls is not None
 
     def start_tls(self) -> None:
         self._log_out("starttls")
@@ -236,17 +271,16 @@ class SessionHost:
         if self._data is None:
             return
         if self._body is None:
-            self._begin_body()
-            assert self._body is not None
-            self._body.append(data)
-            self._answer = PENDING
-            self._answer = self._ask(OK_MESSAGE, self._data, self._body)
+            body = self._begin_body(data)
+            self._read(body)
             if self._answer is not PENDING:
-                self._body.drop()
+                body.drop()
         elif self._answer is PENDING:
             self._body.append(data)
 
     def message_failed(self, error: Exception) -> None:
+        if self._data is None:
+            return
         self._failure = error
         if self._body is not None:
             self._body.fail(error)
@@ -263,28 +297,39 @@ class SessionHost:
             if self._answer is PENDING:
                 body.append(data)
                 body.end()
-            # Waking the session may have brought its answer.
-            answer = self._answer
         elif self._failure is not None:
             # It never began to read: there is nothing to answer.
-            answer = None
+            self._answer = None
         else:
-            self._begin_body()
-            assert self._body is not None
-            self._body.append(data)
-            self._body.end()
-            answer = self._ask(OK_MESSAGE, self._data, self._body)
-        if answer is not PENDING:
+            body = self._begin_body(data)
+            body.end()
+            self._read(body)
+        # Waking the session may have brought its answer.
+        answer = self._answer
+        if answer is PENDING:
+            self._awaited = True
+        else:
             self._end_body()
         return answer
 
-    def _begin_body(self) -> None:
-        self._answer = PENDING
+    def _begin_body(self, data: bytes) -> MessageBody:
         self._body = MessageBody(self._protocol.wire.hold, self._release)
+        self._body.append(data)
+        return self._body
+
+    def _read(self, body: MessageBody) -> None:
+        """Call the data hook."""
+        answer = self._call(OK_MESSAGE, self._data, body)
+        if isinstance(answer, Deferred):
+            self._reading = answer
+            answer.addCallback(self._message_answered).addErrback(self._broken)
+        else:
+            self._answer = answer
 
     def _end_body(self) -> None:
         self._body = None
         self._answer = PENDING
+        self._awaited = False
         self._failure = None
         self._ended = False
 

@@ -74,7 +74,8 @@ class SMTPServerProtocol(Protocol):
         self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
         self._group: IDelayedCall | None = None
         self._direct = False
-        self._write_blocked = False
+        self._answers = 0
+        self._handshaking = False
         self._read_paused = False
         self._lingered = -1
         self._closed = False
@@ -94,14 +95,14 @@ class SMTPServerProtocol(Protocol):
         self.factory.connections.add(self)
         if ISSLTransport.providedBy(transport):
             # Implicit TLS: who never finishes the handshake never costs a session.
-            self._timer.handshake()
+            self._shake_hands()
         else:
-            self._timer.command()
             self._host.open(self._opened)
 
     def handshakeCompleted(self) -> None:
+        self._handshaking = False
         self.wire.tls_started()
-        self._timer.command()
+        self._timer.off()
         self._host.open(self._reopened if self.wire.waiting else self._opened)
 
     def dataReceived(self, data: bytes) -> None:
@@ -125,7 +126,7 @@ class SMTPServerProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._timer.cancel()
         self._cancel_group()
-        if self.wire.phase is CONNECTED and ISSLTransport.providedBy(self.transport):
+        if self._handshaking:
             self.log.info(
                 "TLS handshake with {peer} failed: {reason}",
                 peer=self.transport.getPeer(),
@@ -138,31 +139,34 @@ class SMTPServerProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         # The peer does not read its replies: do not make more of them.
-        self._write_blocked = True
+        self.wire.stalled = True
         self._timer.closing()
         self._regulate()
 
     def resumeProducing(self) -> None:
-        self._write_blocked = False
+        self.wire.stalled = False
         if not self._closed:
             self.wire.go_on()
             self.flush()
 
     def stopProducing(self) -> None:
-        self._write_blocked = True
+        self.wire.stalled = True
 
     # -- replies out, and what follows from the new state -----------------
 
     def flush(self) -> None:
         """Write the replies that are due, and set what depends on where the dialog is now."""
         wire = self.wire
+        if wire.running:
+            # Called from within; whoever set it to work flushes when it is done.
+            return
         while True:
             if wire.waiting and wire.replies_due and wire.more_commands:
                 if self._group is None:
                     self._group = self.factory.clock.callLater(GROUP_PATIENCE, self._group_waited)
                 break
             self._write()
-            if not wire.backlogged or self._write_blocked:
+            if not wire.backlogged or wire.stalled:
                 break
             wire.go_on()
         if wire.phase is CLOSED:
@@ -177,6 +181,7 @@ class SMTPServerProtocol(Protocol):
     def _write(self) -> None:
         data = self.wire.data_to_send()
         if data:
+            self._answers += 1
             if self._group is not None:
                 self._cancel_group()
             if self._direct:
@@ -196,7 +201,7 @@ class SMTPServerProtocol(Protocol):
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
-        pause = self._write_blocked or self.wire.buffered > MAX_BUFFERED
+        pause = self.wire.stalled or self.wire.buffered > MAX_BUFFERED
         if pause is not self._read_paused and not self._closed:
             self._read_paused = pause
             if pause:
@@ -206,18 +211,22 @@ class SMTPServerProtocol(Protocol):
 
     def _set_timer(self) -> None:
         wire, timer = self.wire, self._timer
-        if self._write_blocked:
+        if self._handshaking:
+            # It has a time of its own.
+            return
+        if wire.stalled:
             timer.closing()
-        elif wire.waiting or wire.held:
+        elif wire.waiting or wire.held or wire.phase is CONNECTED:
             timer.off()
-        elif wire.in_message and wire.message is not None:
-            timer.message(wire.message.size)
+        elif wire.message is not None:
+            # Between two chunks as well: a message has one time, not one for each BDAT.
+            timer.message(wire.message, wire.message.size, between_chunks=not wire.in_message)
         elif wire.phase is not REFUSED:
-            timer.command()
+            timer.command(self._answers)
 
     def _timed_out(self) -> None:
         self._reason = "timeout"
-        if self._closed or self._write_blocked or self.wire.phase is CONNECTED:
+        if self._closed or self.wire.stalled or self._handshaking:
             # It does not read, or has not even shaken hands: there is nobody to tell.
             self.transport.abortConnection()
         elif self.wire.phase is REFUSED:
@@ -233,19 +242,27 @@ class SMTPServerProtocol(Protocol):
         """The 220 is due; whatever the peer sends from now on is TLS."""
         self._write()
         self._direct = False
-        self._timer.handshake()
+        self._shake_hands()
         self.transport.startTLS(self.factory.tls)
+
+    def _shake_hands(self) -> None:
+        self._handshaking = True
+        self._timer.handshake()
 
     def drain(self) -> None:
         """Say 421 as soon as nothing would be lost by it."""
+        if self._closed:
+            return
         self._draining = True
         if self.wire.idle or self.wire.phase is CONNECTED:
             self.shut_down()
 
     def shut_down(self) -> None:
         """Say 421 now."""
+        if self._closed:
+            return
         self._reason = "shutdown"
-        if self.wire.phase is CONNECTED and ISSLTransport.providedBy(self.transport):
+        if self._handshaking:
             self.transport.abortConnection()
             return
         self.wire.close(_SHUTTING_DOWN)
@@ -253,22 +270,23 @@ class SMTPServerProtocol(Protocol):
         self._close()
 
     def close(self) -> None:
-        """Close the connection once the replies that are due have been written."""
-        self.wire.close()
+        """Close the connection once what is being asked has been answered."""
+        self.wire.finish()
         self.flush()
 
     def _close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        if self.wire.verb == b"QUIT":
-            self._reason = "quit"
-        elif self._reason == "disconnected" and not self.wire.end_of_input:
-            self._reason = "error"
+        if self._reason == "disconnected":
+            if self.wire.verb == b"QUIT":
+                self._reason = "quit"
+            elif not self.wire.end_of_input:
+                self._reason = "error"
         self._cancel_group()
         self._timer.closing()
         self.transport.unregisterProducer()
-        self._write_blocked = False
+        self.wire.stalled = False
         if self._read_paused:
             self._read_paused = False
             self.transport.resumeProducing()

@@ -78,17 +78,30 @@ class PhaseTimer:
     :param expired: called when the peer took too long.
     """
 
-    __slots__ = ("_clock", "_config", "_deadline", "_message_began", "_session_began")
+    __slots__ = (
+        "_answers",
+        "_clock",
+        "_config",
+        "_deadline",
+        "_message",
+        "_message_began",
+        "_off_since",
+        "_session_began",
+    )
 
     def __init__(self, clock: IReactorTime, config: ServerConfig, expired: Callable[[], None]) -> None:
         self._clock = clock
         self._config = config
         self._deadline = Deadline(clock, expired)
         self._session_began = clock.seconds()
+        self._message: object = None
         self._message_began = 0.0
+        self._off_since = -1.0
+        self._answers = -1
 
     def handshake(self) -> None:
         """TLS is being negotiated."""
+        self._answers = -1
         self._deadline.set(self._config.tls_handshake_timeout)
 
     def refused(self) -> None:
@@ -97,28 +110,45 @@ class PhaseTimer:
 
     def closing(self) -> None:
         """The peer has to read what it was sent."""
+        self._answers = -1
         self._deadline.set(self._config.write_timeout)
 
-    def command(self) -> None:
-        """A command is due."""
-        self._message_began = 0.0
+    def command(self, answers: int) -> None:
+        """
+        A command is due.
+
+        :param answers: how many groups of commands have been answered. Only an answer sets the time anew: half a
+            command an hour is no progress.
+        """
+        if self._answers == answers and self._off_since < 0:
+            return
+        self._answers = answers
+        self._off_since = -1.0
         seconds = self._config.command_timeout
         if self._config.session_timeout:
             left = self._session_began + self._config.session_timeout - self._clock.seconds()
             seconds = min(seconds or left, max(left, 0.001))
         self._deadline.set(seconds)
 
-    def message(self, octets: int) -> None:
+    def message(self, message: object, octets: int, *, between_chunks: bool = False) -> None:
         """
         More of a message is due.
 
+        :param message: which one: of two that follow upon each other without a pause each has its own time.
         :param octets: how many have come so far.
+        :param between_chunks: whether the next thing is a command.
         """
+        self._answers = -1
         now = self._clock.seconds()
-        if not self._message_began:
+        if message is not self._message:
+            self._message = message
             self._message_began = now
+        elif self._off_since >= 0:
+            self._message_began += now - self._off_since
+        self._off_since = -1.0
         config = self._config
-        limits = [config.data_timeout] if config.data_timeout else []
+        pause = config.command_timeout if between_chunks else config.data_timeout
+        limits = [pause] if pause else []
         if config.message_timeout:
             limits.append(self._message_began + config.message_timeout - now)
         if config.min_data_rate:
@@ -129,6 +159,8 @@ class PhaseTimer:
     def off(self) -> None:
         """It is our turn; the peer is not to blame for the time that passes."""
         self._deadline.clear()
+        if self._off_since < 0:
+            self._off_since = self._clock.seconds()
 
     def cancel(self) -> None:
         """The connection is over."""

@@ -61,8 +61,14 @@ class Application(Protocol):
     def reset(self, reason: str) -> None:
         """The transaction is dropped. ``connection.transaction`` is still there."""
 
+    def can_start_tls(self) -> bool:
+        """Whether there is a certificate to begin a handshake with."""
+
     def start_tls(self) -> None:
         """Begin the handshake, once the reply to STARTTLS is on its way."""
 
     def wait(self, result: Any) -> Answer:
         """Wait for what an extension's verb returned."""
+
+    def fault(self, error: Exception) -> Answer:
+        """A verb raised what is no refusal: log it, and give what the client is told."""

@@ -102,14 +102,10 @@ class ReceiveBuffer:
             if self._searched - start > limit:
                 self._skip()
             return None
-        self._position = end + 1
         if end + 1 - start > limit:
-            if self._data[end - 1] != 13 and not self._bare_lf:
-                # The LF is no line end, so the line goes on behind it.
-                self._position = start
-                self._skip()
-                return None
-            raise LineOverLimit
+            self._skip()
+            return None
+        self._position = end + 1
         if end > start and self._data[end - 1] == 13:
             line = self._data[start : end - 1]
         elif self._bare_lf:
@@ -124,7 +120,7 @@ class ReceiveBuffer:
         """Drop octets up to the line's end, then report it."""
         ending = b"\n" if self._bare_lf else b"\r\n"
         end = self._data.find(ending, self._position)
-        if end >= 0:
+        if 0 <= end <= self._position + MAX_SKIPPED - self._skipped:
             self._skipped = 0
             self._position = self._searched = end + len(ending)
             raise LineOverLimit

@@ -104,8 +104,8 @@ class Dialect:
     :param handlers: what serves the verbs of the core, by name.
     :raises ConfigError: if one is missing what it needs, or two claim the same word.
 
-    :ivar tables: phase -> verb in capitals, as bytes -> what serves it.
-    :ivar clear_tables: the same for a clear line that requires TLS.
+    :ivar tables: (whether TLS is still required, whether EHLO was said) -> phase -> verb in capitals, as bytes -> what
+        serves it.
     :ivar verbs: every row, by name.
     :ivar max_lines: limits of single verbs that need longer lines.
     """
@@ -120,8 +120,11 @@ class Dialect:
                 raise ConfigError(f"two extensions, or one and the core, claim the verb {verb.name}")
             self.verbs[verb.name] = verb
         served = {verb.name: verb.serve or handlers[verb.name] for verb in self.verbs.values()}
-        self.tables = self._compile(served, lambda verb: True)
-        self.clear_tables = self._compile(served, lambda verb: verb.before_tls)
+        self.tables = {
+            (tls_first, extended): self._compile(served, tls_first, extended)
+            for tls_first in (False, True)
+            for extended in (False, True)
+        }
         self.max_lines = {verb.name.encode(): verb.max_line for verb in self.verbs.values() if verb.max_line}
         self.extra_line_octets = sum(extension.extra_line_octets for extension in self.extensions)
         self.mail_checks = self._overridden("check_mail")
@@ -145,7 +148,10 @@ class Dialect:
                     if other is not parameter and not (other.choices and parameter.choices):
                         raise ConfigError(f"extension {extension.keyword}: {parameter.keyword} is claimed by another")
 
-    def _compile(self, served: Mapping[str, Serve], allowed: Callable[[Verb], bool]) -> dict[str, dict[bytes, Serve]]:
+    def _compile(self, served: Mapping[str, Serve], tls_first: bool, extended: bool) -> dict[str, dict[bytes, Serve]]:
+        def allowed(verb: Verb) -> bool:
+            return (verb.before_tls or not tls_first) and (verb.after_helo or extended)
+
         return {
             phase: {
                 verb.name.encode(): served[verb.name]

@@ -5,8 +5,9 @@ Rule 1: a message is read to its true end, whatever is wrong with it. Answering
 early would have the rest of it read as commands: that is how a message
 becomes someone else's command.
 
-Rule 2: the first thing that is wrong decides the answer, and overrides a
-success that the application returned already.
+Rule 2: what is wrong with a message overrides a success that the application
+returned already. Its size weighs more than the form of its lines, whichever
+was found first: the answer must not depend on how the octets were cut.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ class IncomingMessage:
     """
     One message of a transaction.
 
-    :ivar error: what is wrong with its form, or None.
+    :ivar refusal: why it is refused at once: its size, a command that was wrong, or the application; or None.
+    :ivar error: why it is refused in the end: its refusal, or else the form of its lines; or None.
     """
 
-    __slots__ = ("_application", "_discard_limit", "_limit", "decoder", "error")
+    __slots__ = ("_application", "_discard_limit", "_limit", "decoder", "error", "refusal")
 
     def __init__(self, connection: ServerConnection, decoder: Decoder) -> None:
         config = connection.config
@@ -51,29 +53,32 @@ class IncomingMessage:
         self._limit = config.max_message_bytes
         self._discard_limit = config.max_message_bytes + config.max_discarded_bytes
         self.decoder = decoder
+        self.refusal: SMTPError | None = None
         self.error: SMTPError | None = None
 
     def check(self, decoded: bytes) -> bytes:
         """Judge what the decoder gave; return what may go on to the application."""
         decoder = self.decoder
-        if self.error is None:
-            if self._limit and decoder.size > self._limit:
-                self.fail(DataTooLarge())
-            elif decoder.error is not None:
-                self.fail(decoder.error())
-            else:
-                return decoded
-        return b""
+        if self._limit and decoder.size > self._limit:
+            self.refuse(DataTooLarge())
+        elif decoder.error is not None and self.error is None:
+            self._fail(decoder.error())
+        return decoded if self.error is None else b""
 
-    def fail(self, error: SMTPError) -> None:
+    def refuse(self, error: SMTPError) -> None:
         """Refuse the message, while its octets go on coming."""
+        if self.refusal is None:
+            self.refusal = error
+            self._fail(error)
+
+    def _fail(self, error: SMTPError) -> None:
         if self.error is None:
-            self.error = error
             self._application.message_failed(error)
+        self.error = error
 
     @property
     def size(self) -> int:
-        """Octets so far, without stuffing and final dot (RFC 1870 section 6)."""
+        """Octets so far, without stuffing and final dot (RFC 1870 section 5)."""
         return self.decoder.size
 
     @property
@@ -101,13 +106,15 @@ class DataReceiver:
         """
         decoder, message = self._decoder, self.message
         decoded = message.check(decoder.feed(data))
+        if message.beyond_bound:
+            # Even if its end has come: had it come in pieces, it would not have been waited for.
+            self._connection.close(OVER_BOUND)
+            return None
         if decoder.finished:
             self._connection.settle(self._connection.end_message(decoded))
             return decoder.rest
         if decoded:
             self._connection.application.message_data(decoded)
-        elif message.beyond_bound:
-            self._connection.close(OVER_BOUND)
         return None
 
 

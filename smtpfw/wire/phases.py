@@ -56,7 +56,7 @@ class Verb:
     :ivar before_tls: whether it is allowed on a clear line that requires TLS (RFC 3207 section 4).
     :ivar last_in_group: whether it must end a pipelined group, because what follows depends on its answer (RFC 2920
         section 3.1).
-    :ivar extended_only: whether it needs EHLO; after HELO it is answered 503.
+    :ivar after_helo: whether it is allowed without EHLO; an extension's verb is not, unless it sees to that itself.
     :ivar max_line: octets of its command line where it needs more than the others; 0 otherwise.
     :ivar serve: for an extension's verb: ``serve(connection, argument)``, with ``argument`` the bytes behind the
         verb, returns a Reply or an awaitable of one, or raises SMTPError.
@@ -66,22 +66,22 @@ class Verb:
     phases: frozenset[str]
     before_tls: bool = False
     last_in_group: bool = False
-    extended_only: bool = False
+    after_helo: bool = False
     max_line: int = 0
     serve: Callable[[Any, bytes], Any] | None = None
 
 
 VERBS = (
-    Verb("EHLO", _TALKING, before_tls=True, last_in_group=True),
-    Verb("HELO", _TALKING, last_in_group=True),
-    Verb("MAIL", frozenset({READY})),
-    Verb("RCPT", frozenset({MAIL, RCPT})),
-    Verb("DATA", frozenset({RCPT}), last_in_group=True),
-    Verb("RSET", _TALKING),
-    Verb("NOOP", _TALKING, before_tls=True, last_in_group=True),
-    Verb("VRFY", _TALKING, last_in_group=True),
-    Verb("HELP", _TALKING),
-    Verb("QUIT", _TALKING | {REFUSED}, before_tls=True, last_in_group=True),
+    Verb("EHLO", _TALKING, before_tls=True, last_in_group=True, after_helo=True),
+    Verb("HELO", _TALKING, last_in_group=True, after_helo=True),
+    Verb("MAIL", frozenset({READY}), after_helo=True),
+    Verb("RCPT", frozenset({MAIL, RCPT}), after_helo=True),
+    Verb("DATA", frozenset({RCPT}), last_in_group=True, after_helo=True),
+    Verb("RSET", _TALKING, after_helo=True),
+    Verb("NOOP", _TALKING, before_tls=True, last_in_group=True, after_helo=True),
+    Verb("VRFY", _TALKING, last_in_group=True, after_helo=True),
+    Verb("HELP", _TALKING, after_helo=True),
+    Verb("QUIT", _TALKING | {REFUSED}, before_tls=True, last_in_group=True, after_helo=True),
 )
 
 #: Verbs that a server may know and not serve: 502 (RFC 5321 section 4.2.4). An extension that is there takes its own.

@@ -19,15 +19,14 @@ from typing import Any, Protocol
 from smtpfw.errors import DataReset, IdleTimeout, SMTPError, TooManyErrors
 from smtpfw.wire import phases
 from smtpfw.wire.application import PENDING, Answer, Application
+from smtpfw.wire.budget import ErrorBudget
 from smtpfw.wire.buffer import BareNewline, EndlessLine, LineError, ReceiveBuffer
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Dialect, Offer
-from smtpfw.wire.grammar import Address
 from smtpfw.wire.incoming import IncomingMessage
-from smtpfw.wire.parameters import Options
-from smtpfw.wire.phases import CHUNKING, CLOSED, CONNECTED, GREETED, MAIL, RCPT, READY, REFUSED
-from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
-from smtpfw.wire.transaction import Recipient, Transaction
+from smtpfw.wire.phases import CLOSED, CONNECTED, GREETED, MAIL, READY, REFUSED
+from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, OK_MESSAGE, Reply
+from smtpfw.wire.transaction import Transaction
 
 
 class Receiver(Protocol):
@@ -36,11 +35,6 @@ class Receiver(Protocol):
     def receive(self, data: bytes) -> bytes | None:
         """Take octets; None while there is more to come, else those behind the end, which are commands again."""
 
-
-#: Kinds of errors, counted apart.
-SYNTAX, SEQUENCE, RECIPIENT = range(3)
-
-_KIND_OF_CODE = {500: SYNTAX, 501: SYNTAX, 502: SYNTAX, 504: SYNTAX, 555: SYNTAX, 503: SEQUENCE, 530: SEQUENCE}
 
 #: Replies that are made before they are asked for: a peer that sends commands and reads nothing gets no more.
 MAX_REPLIES_DUE = 500
@@ -51,8 +45,6 @@ _BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (
 _ENDLESS_LINE = Reply(421, "Line without an end, closing transmission channel", (4, 7, 0))
 _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
 _EARLY_TALKER = Reply(554, "You spoke before the greeting", (5, 5, 1))
-_BEHIND_STARTTLS = Reply(554, "Nothing may follow STARTTLS in clear", (5, 5, 1))
-_READY_FOR_TLS = Reply(220, "Ready to start TLS", (2, 0, 0))
 
 
 class ServerConnection:
@@ -70,42 +62,48 @@ class ServerConnection:
     :ivar extended: whether it said EHLO.
     :ivar offer: what it was offered.
     :ivar transaction: the one under way.
+    :ivar receiver: takes the octets that follow, until it gives the rest back; None while commands follow.
     :ivar message: the message under way, from DATA or the first BDAT to its answer.
+    :ivar transactions: how many there have been.
     :ivar verb: the last verb, in capitals; empty when it was none.
     :ivar recipient_refused: whether a RCPT of this transaction was refused.
     :ivar waiting: whether an answer of the application is due.
     :ivar held: whether the application wants no more of the message for now.
     :ivar end_of_input: whether the peer has said that it will send no more.
+    :ivar finishing: whether nothing more is read; see :meth:`finish`.
+    :ivar running: whether the connection is at work, somewhere up the stack.
     :ivar backlogged: whether commands wait only because their replies would be too many at once; see :meth:`go_on`.
+    :ivar stalled: the driver sets it while the peer does not read its replies: no more of them are made, until
+        :meth:`go_on` is called without it.
     """
 
     __slots__ = (
+        "_budget",
         "_buffer",
-        "_error_limits",
-        "_errors",
         "_line_limit",
         "_out",
         "_proceed",
-        "_receiver",
-        "_running",
         "_table",
-        "_transactions",
         "application",
         "backlogged",
-        "candidate",
         "config",
         "dialect",
         "end_of_input",
         "extended",
+        "finishing",
         "held",
         "hello_name",
         "id",
         "message",
         "offer",
         "phase",
+        "receiver",
         "recipient_refused",
+        "running",
+        "stalled",
         "tls",
         "transaction",
+        "transactions",
         "verb",
         "waiting",
     )
@@ -127,19 +125,18 @@ class ServerConnection:
         self.recipient_refused = False
         self.waiting = False
         self.held = False
-        #: What MAIL or RCPT gave, while the application thinks about it.
-        self.candidate: tuple[Address, Options] | None = None
         self._buffer = ReceiveBuffer(config.profile.bare_lf_commands)
         self._line_limit = config.profile.max_command_line + dialect.extra_line_octets
-        self._error_limits = (config.max_syntax_errors, config.max_sequence_errors, config.max_recipient_errors)
-        self._errors = [0, 0, 0]
-        self._receiver: Receiver | None = None
+        self._budget = ErrorBudget(config)
+        self.receiver: Receiver | None = None
         self._out: list[bytes] = []
         self._proceed: Callable[[Answer], Any] = _as_reply
-        self._transactions = 0
+        self.transactions = 0
         self.end_of_input = False
         self.backlogged = False
-        self._running = False
+        self.stalled = False
+        self.finishing = False
+        self.running = False
         self._table: dict[bytes, Callable[[Any, bytes], Any]] = {}
         self.phase = CONNECTED
 
@@ -156,26 +153,32 @@ class ServerConnection:
         if error is not None and error.code == 421:
             self.close(Reply.from_error(error))
         elif error is not None:
-            self._enter(REFUSED)
+            self.enter(REFUSED)
             enhanced_code = error.enhanced_code if error.enhanced_code.klass == 5 else (5, 0, 0)
             self.write(Reply(554, error.message, enhanced_code))
         elif len(self._buffer) and self.config.profile.refuse_early_talkers:
             # RFC 5321 section 4.3.1: the client must wait for the greeting. Who does not is mostly a spambot.
             self.close(_EARLY_TALKER)
         else:
-            self._enter(GREETED)
+            self.enter(GREETED)
             self.write(Reply(220, f"{self.config.hostname} ESMTP {self.config.software}", NO_ENHANCED_CODE))
         self._run()
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the peer, and go on as far as possible."""
-        if self.phase is not CLOSED:
+        if self.phase is not CLOSED and not self.finishing:
             self._buffer.append(data)
             self._run()
 
     def receive_end(self) -> None:
         """The peer will send no more: finish and answer what is complete, then close (a half-close)."""
         self.end_of_input = True
+        self._run()
+
+    def finish(self) -> None:
+        """Answer what is being asked, then close; what else was sent is not read."""
+        self.finishing = True
+        self._buffer.clear()
         self._run()
 
     def resume(self, answer: Answer) -> None:
@@ -222,13 +225,13 @@ class ServerConnection:
     @property
     def in_message(self) -> bool:
         """Whether octets of a message are expected, not a command."""
-        return self._receiver is not None
+        return self.receiver is not None
 
     @property
     def more_commands(self) -> bool:
         """Whether the pipelined group goes on behind the command that waits for its answer."""
         row = self.dialect.verbs.get(self.verb.decode())
-        if row is None or row.last_in_group or self._receiver is not None:
+        if row is None or row.last_in_group or self.receiver is not None:
             return False
         return self._buffer.has_line()
 
@@ -246,7 +249,7 @@ class ServerConnection:
         if self.phase is not CLOSED:
             if reply is not None:
                 self.write(reply)
-            self._enter(CLOSED)
+            self.enter(CLOSED)
 
     def tls_started(self) -> None:
         """The handshake is done; the application makes a new session and calls :meth:`restart`."""
@@ -256,32 +259,35 @@ class ServerConnection:
         """The session behind TLS is there; EHLO comes next, without another greeting."""
         self.waiting = False
         if self.phase is not CLOSED:
-            self._enter(GREETED)
+            self.enter(GREETED)
             self._run()
 
     # -- the loop ---------------------------------------------------------
 
     def _run(self) -> None:
         """Work through the buffer until it is empty, or an answer has to be waited for."""
-        if self._running:
+        if self.running:
             # The application answered on the spot, from within the loop below.
             return
-        self._running = True
-        self.backlogged = False
+        self.backlogged = self.stalled
+        if self.stalled:
+            return
+        self.running = True
         try:
             while not self.waiting and self.phase is not CLOSED and self.phase is not CONNECTED:
                 if len(self._out) >= MAX_REPLIES_DUE:
                     self.backlogged = True
                     return
-                if self._receiver is not None:
-                    if self.held or not self._receive_octets(self._receiver):
+                if self.receiver is not None:
+                    if self.held or not self._receive_octets(self.receiver):
                         break
                 elif not self._receive_line():
                     break
-            if self.end_of_input and not self.waiting and not self.held and self.phase is not CONNECTED:
+            over = self.finishing or (self.end_of_input and not self.held and self.phase is not CONNECTED)
+            if over and not self.waiting:
                 self.close()
         finally:
-            self._running = False
+            self.running = False
 
     def _receive_octets(self, receiver: Receiver) -> bool:
         data = self._buffer.take()
@@ -289,9 +295,9 @@ class ServerConnection:
             return False
         rest = receiver.receive(data)
         if rest is not None:
-            if self._receiver is receiver:
-                self._receiver = None
-            if rest and self.phase is not CLOSED:
+            if self.receiver is receiver:
+                self.receiver = None
+            if rest and self.phase is not CLOSED and not self.finishing:
                 self._buffer.put_back(rest)
         return True
 
@@ -315,6 +321,8 @@ class ServerConnection:
             result = serve(self, argument)
         except SMTPError as error:
             result = error
+        except Exception as error:
+            result = self.application.fault(error)
         self.settle(result)
         return True
 
@@ -337,41 +345,40 @@ class ServerConnection:
     def write(self, reply: Reply) -> None:
         """The one place that counts replies and gives them out."""
         if reply.code >= 400:
-            reply = self._count(reply)
+            if self.verb == b"RCPT":
+                self.recipient_refused = True
+            if self._budget.spend(self.verb, reply.code):
+                reply = _TOO_MANY_ERRORS
         self._out.append(reply.wire)
         if reply.code == 421:
-            self._enter(CLOSED)
+            self.enter(CLOSED)
 
-    def _count(self, reply: Reply) -> Reply:
-        code = reply.code
-        kind = _KIND_OF_CODE.get(code)
-        if self.verb == b"RCPT":
-            self.recipient_refused = True
-            if kind is None and code >= 500:
-                kind = RECIPIENT
-        if kind is None:
-            return reply
-        self._errors[kind] += 1
-        limit = self._error_limits[kind]
-        return _TOO_MANY_ERRORS if limit and self._errors[kind] >= limit else reply
-
-    def _enter(self, phase: str) -> None:
+    def enter(self, phase: str) -> None:
+        """Go into another phase: what may be said changes with it."""
+        if self.phase is CLOSED:
+            # The application closed the connection while it was asked; nothing opens it again.
+            return
         self.phase = phase
-        secure = self.tls or not self.config.require_tls
-        self._table = (self.dialect.tables if secure else self.dialect.clear_tables)[phase]
+        self._table = self.dialect.tables[self._tls_first, self.extended][phase]
         if phase is CLOSED:
             self._buffer.clear()
-            self._receiver = None
+            self.receiver = None
 
     def _refuse_line(self, error: LineError) -> None:
         self.verb = b""
-        if isinstance(error, BareNewline):
+        if self.phase is REFUSED and not isinstance(error, EndlessLine):
+            self.write(phases.OUT_OF_PHASE[REFUSED])
+        elif isinstance(error, BareNewline):
             # What one program takes for a line end and another does not is how commands are smuggled: no guessing.
             self.close(_BARE_NEWLINE)
         elif isinstance(error, EndlessLine):
             self.close(_ENDLESS_LINE)
         else:
             self.write(_LINE_TOO_LONG)
+
+    @property
+    def _tls_first(self) -> bool:
+        return self.config.require_tls and not self.tls
 
     def _refuse_verb(self, verb: bytes) -> Reply:
         if self.phase is REFUSED:
@@ -382,8 +389,10 @@ class ServerConnection:
         row = self.dialect.verbs.get(name)
         if row is None:
             return phases.UNIMPLEMENTED_VERB if name in phases.NOT_IMPLEMENTED else phases.UNKNOWN_VERB
-        if self.config.require_tls and not self.tls and not row.before_tls:
+        if self._tls_first and not row.before_tls:
             return phases.TLS_FIRST
+        if self.phase in row.phases:
+            return phases.EXTENDED_ONLY
         if name == "DATA" and self.phase is MAIL and self.recipient_refused:
             return phases.EVERY_RECIPIENT_REFUSED
         return phases.OUT_OF_PHASE[self.phase]
@@ -402,45 +411,12 @@ class ServerConnection:
         self.hello_name = name
         self.extended = extended
         self.offer = self.dialect.no_offer
-        self._enter(READY)
+        self.enter(READY)
 
     def make_offer(self) -> list[str]:
         """Settle what this connection may use from now on, and return the lines that say so."""
         self.offer, lines = self.dialect.offer(self)
         return lines
-
-    def accept_sender(self, answer: Answer) -> Any:
-        """MAIL was answered: a new transaction, unless it was refused."""
-        if isinstance(answer, SMTPError):
-            return answer
-        assert self.candidate is not None
-        self._transactions += 1
-        self.transaction = Transaction(f"{self.id}.{self._transactions}", *self.candidate)
-        self.recipient_refused = False
-        self._enter(MAIL)
-        return answer or OK_SENDER
-
-    def accept_recipient(self, answer: Answer) -> Any:
-        """RCPT was answered: one more recipient, unless it was refused."""
-        if isinstance(answer, SMTPError):
-            return answer
-        assert self.candidate is not None and self.transaction is not None
-        self.transaction.recipients.append(Recipient(*self.candidate))
-        if self.phase is not RCPT:
-            self._enter(RCPT)
-        return answer or OK_RECIPIENT
-
-    def begin_message(self, message: IncomingMessage) -> None:
-        """From now on the transaction has a message."""
-        self.message = message
-
-    def receive_with(self, receiver: Receiver) -> None:
-        """Give the octets that follow to ``receiver``, until it gives the rest back."""
-        self._receiver = receiver
-
-    def enter_chunking(self) -> None:
-        """From now on the transaction takes chunks, and no more recipients (RFC 3030 section 2)."""
-        self._enter(CHUNKING)
 
     def end_message(self, data: bytes) -> Any:
         """The true end of the message, with its last octets: it is answered as the application answers it."""
@@ -452,7 +428,7 @@ class ServerConnection:
             # The session may have said yes before the end; it learns that this does not count.
             self.application.reset("refused")
             answer = error
-        self._forget_transaction()
+        self.forget_transaction()
         return answer or OK_MESSAGE
 
     def drop_transaction(self, reason: str, proceed: Callable[[Answer], Any]) -> Any:
@@ -462,7 +438,7 @@ class ServerConnection:
 
         def forget(answer: Answer) -> Any:
             self.application.reset(reason)
-            self._forget_transaction()
+            self.forget_transaction()
             return proceed(None)
 
         if self.message is None:
@@ -471,29 +447,11 @@ class ServerConnection:
             self.application.message_failed(DataReset(reason))
         return self.ask(self.application.message_end(b""), forget)
 
-    def _forget_transaction(self) -> None:
+    def forget_transaction(self) -> None:
+        """The transaction is over, one way or the other."""
         self.transaction = None
         self.message = None
-        self._enter(READY)
-
-    def begin_tls(self) -> None:
-        """
-        Answer 220 and start the handshake; nothing that was said before is remembered (RFC 3207 section 4.2).
-
-        What came in clear behind the command would be executed inside TLS if it were kept: whoever sits on the line
-        could speak for the client (RFC 3207 section 6, CVE-2011-0411). It ends the connection.
-        """
-        if len(self._buffer):
-            self.close(_BEHIND_STARTTLS)
-            return
-        if self.transaction is not None:
-            self.application.reset("starttls")
-            self._forget_transaction()
-        self.introduce("", False)
-        self.write(_READY_FOR_TLS)
-        self._enter(CONNECTED)
-        self.waiting = True
-        self.application.start_tls()
+        self.enter(READY)
 
 
 def _as_reply(answer: Answer) -> Any:

@@ -14,21 +14,26 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from smtpfw.errors import SMTPError, SyntaxProblem, TooManyRecipients
-from smtpfw.wire.application import Answer
+from smtpfw.wire.application import PENDING, Answer
 from smtpfw.wire.commands import parse_hello, parse_mail, parse_rcpt
 from smtpfw.wire.dialect import Dialect, Extension
+from smtpfw.wire.grammar import Address
 from smtpfw.wire.incoming import DataReceiver
-from smtpfw.wire.parameters import parse_options
+from smtpfw.wire.parameters import Options, parse_options
+from smtpfw.wire.phases import MAIL, RCPT
 from smtpfw.wire.replies import (
     CANNOT_VERIFY,
     CLOSING,
     NO_ENHANCED_CODE,
     OK,
+    OK_RECIPIENT,
     OK_RESET,
+    OK_SENDER,
     START_MAIL_INPUT,
     Reply,
 )
 from smtpfw.wire.server import ServerConnection
+from smtpfw.wire.transaction import Recipient, Transaction
 
 _SENDER_NOT_ASCII = Reply(550, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
 _RECIPIENT_NOT_ASCII = Reply(553, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
@@ -69,8 +74,20 @@ def mail(connection: ServerConnection, argument: bytes) -> Any:
         return _SENDER_NOT_ASCII
     for check in connection.dialect.mail_checks:
         check(connection, sender, options)
-    connection.candidate = (sender, options)
-    return connection.ask(connection.application.mail(sender, options), connection.accept_sender)
+    answer = connection.application.mail(sender, options)
+    if answer is PENDING:
+        return connection.ask(answer, lambda answer: _accept_sender(connection, sender, options, answer))
+    return _accept_sender(connection, sender, options, answer)
+
+
+def _accept_sender(connection: ServerConnection, sender: Address, options: Options, answer: Answer) -> Any:
+    if isinstance(answer, SMTPError):
+        return answer
+    connection.transactions += 1
+    connection.transaction = Transaction(f"{connection.id}.{connection.transactions}", sender, options)
+    connection.recipient_refused = False
+    connection.enter(MAIL)
+    return answer or OK_SENDER
 
 
 def rcpt(connection: ServerConnection, argument: bytes) -> Any:
@@ -85,8 +102,20 @@ def rcpt(connection: ServerConnection, argument: bytes) -> Any:
         return _RECIPIENT_NOT_ASCII
     for check in connection.dialect.rcpt_checks:
         check(connection, recipient, options)
-    connection.candidate = (recipient, options)
-    return connection.ask(connection.application.rcpt(recipient, options), connection.accept_recipient)
+    answer = connection.application.rcpt(recipient, options)
+    if answer is PENDING:
+        return connection.ask(answer, lambda answer: _accept_recipient(connection, recipient, options, answer))
+    return _accept_recipient(connection, recipient, options, answer)
+
+
+def _accept_recipient(connection: ServerConnection, recipient: Address, options: Options, answer: Answer) -> Any:
+    if isinstance(answer, SMTPError):
+        return answer
+    assert connection.transaction is not None
+    connection.transaction.recipients.append(Recipient(recipient, options))
+    if connection.phase is not RCPT:
+        connection.enter(RCPT)
+    return answer or OK_RECIPIENT
 
 
 def data(connection: ServerConnection, argument: bytes) -> Any:
@@ -94,8 +123,8 @@ def data(connection: ServerConnection, argument: bytes) -> Any:
     for check in connection.dialect.data_checks:
         check(connection)
     receiver = DataReceiver(connection)
-    connection.begin_message(receiver.message)
-    connection.receive_with(receiver)
+    connection.message = receiver.message
+    connection.receiver = receiver
     return START_MAIL_INPUT
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 
 from smtpfw import ServerConfig, SMTPServerFactory
-from smtpfw.errors import MailboxUnavailable, RelayDenied, SMTPError, TryAgainLater
+from smtpfw.errors import (
+    InsufficientStorage,
+    MailboxUnavailable,
+    RelayDenied,
+    SMTPError,
+    TransactionFailed,
+    TryAgainLater,
+)
 from smtpfw.extensions import STANDARD, StartTLS
-from smtpfw.testing import MemoryClient, RecordingBackend
-from smtpfw.wire.grammar import Address
-from smtpfw.wire.parameters import Options
+from smtpfw.interfaces import IBody
+from smtpfw.testing import MemoryClient, RecordedMessage, RecordingBackend
+from smtpfw.wire.dialect import Extension
 from smtpfw.wire.profiles import PROFILES
 from smtpfw.wire.replies import Reply
 
 FOLDER = Path(__file__).parent
+
+#: For STARTTLS; no dialog gets as far as a handshake.
+CONTEXT = CertificateOptions()
+EXTENSIONS: dict[str, Extension] = {extension.keyword: extension for extension in (*STANDARD, StartTLS())}
+
+_REPEATED = re.compile(r"\{([^{}*]+)\*(\d+)\}")
 
 
 @dataclass
@@ -26,11 +41,13 @@ class Dialog:
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     whole_only: bool = False
-    starttls: bool = False
+    extensions: tuple[Extension, ...] = STANDARD
     #: ("C", octets) and ("S", octets) in order; neighbours of one kind are joined.
     turns: list[tuple[str, bytes]] = field(default_factory=list)
     closes: bool = False
     messages: list[bytes] = field(default_factory=list)
+    #: The recipients of each message; empty when the dialog does not name them.
+    recipients: list[list[str]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -49,11 +66,15 @@ def load(path: Path) -> Dialog:
             continue
         kind, text = line[:2], line[3:]
         if kind in ("C:", "S:"):
-            _turn(dialog, kind[0], text.encode() + b"\r\n")
+            _turn(dialog, kind[0], (_repeat(text) if kind == "C:" else text).encode() + b"\r\n")
         elif kind == "C|":
             _turn(dialog, "C", _unescape(text))
         elif kind == "M|":
             dialog.messages.append(_unescape(text))
+        elif kind == "M+":
+            dialog.messages[-1] += _unescape(text)
+        elif kind == "R:":
+            dialog.recipients.append(text.split())
         elif kind == "E:":
             name, _, reason = text.partition(" ")
             dialog.events.append((name, reason))
@@ -74,14 +95,18 @@ def _turn(dialog: Dialog, kind: str, octets: bytes) -> None:
 
 def _unescape(text: str) -> bytes:
     """Python escapes; octets over 127 are written as UTF-8 or as ``\\xNN``."""
-    return text.encode().decode("unicode_escape").encode("latin-1")
+    return _repeat(text).encode().decode("unicode_escape").encode("latin-1")
+
+
+def _repeat(text: str) -> str:
+    return _REPEATED.sub(lambda match: match[1] * int(match[2]), text)
 
 
 def _setting(dialog: Dialog, words: list[str]) -> None:
     if words == ["whole"]:
         dialog.whole_only = True
-    elif words == ["starttls"]:
-        dialog.starttls = True
+    elif words[0] == "extensions":
+        dialog.extensions = tuple(EXTENSIONS[keyword] for keyword in words[1:])
     elif words[0] == "profile":
         dialog.settings["profile"] = PROFILES[words[1]]
     elif words[0] == "require_tls":
@@ -90,49 +115,62 @@ def _setting(dialog: Dialog, words: list[str]) -> None:
         dialog.settings[words[0]] = int(words[1])
 
 
-# -- a backend with opinions ------------------------------------------------
+# -- a backend with opinions: exceptions are raised, all else is the answer, and other names are accepted ----
+
+#: MAIL and RCPT, by the local part.
+ADDRESSES: dict[str, Any] = {
+    "unknown": MailboxUnavailable(),
+    "denied": RelayDenied(),
+    "later": TryAgainLater(),
+    "broken": RuntimeError("a secret that must not be seen"),
+    "lines": SMTPError(550, (5, 7, 1), "one\r\ntwo\nthree\x00\x07"),
+    "queued": "queued as 42",
+    "reply": Reply(250, "fine", (2, 1, 0)),
+    "nonsense": 42,
+}
+#: EHLO and HELO, by the name.
+HELLOS: dict[str, Any] = {"refused.example": SMTPError(550, (5, 7, 1), "Not you")}
+#: VRFY, by its argument.
+USERS: dict[str, Any] = {
+    "postmaster": "<postmaster@mx.example.org>",
+    "unknown": MailboxUnavailable(),
+    "jones": SMTPError(553, (5, 1, 4), "Ambiguous"),
+}
+#: The message, before any of it is read, by the local part of the last recipient.
+UNREAD_MESSAGES: dict[str, Any] = {"full": InsufficientStorage()}
+#: The message, once it has been read.
+MESSAGES: dict[str, Any] = {
+    "spam": TransactionFailed("Looks like spam"),
+    "crash": RuntimeError("a secret that must not be seen"),
+    "number": "queued as 4711",
+}
 
 
-def _mail(sender: Address, options: Options) -> Any:
-    return _by_local_part(sender)
+def _answer(answer: Any) -> Any:
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _rcpt(recipient: Address, options: Options) -> Any:
-    return _by_local_part(recipient)
+class OpinionatedBackend(RecordingBackend):
+    def __init__(self) -> None:
+        super().__init__(
+            hello=lambda name, extended: _answer(HELLOS.get(name)),
+            mail=lambda sender, options: _answer(ADDRESSES.get(sender.local_part)),
+            rcpt=lambda recipient, options: _answer(ADDRESSES.get(recipient.local_part)),
+            verify=lambda text: _answer(USERS.get(text)),
+            data=self._take,
+        )
 
-
-def _by_local_part(address: Address) -> Any:
-    match address.local_part:
-        case "unknown":
-            raise MailboxUnavailable()
-        case "denied":
-            raise RelayDenied()
-        case "later":
-            raise TryAgainLater()
-        case "broken":
-            raise RuntimeError("a secret that must not be seen")
-        case "lines":
-            raise SMTPError(550, (5, 7, 1), "one\r\ntwo\nthree\x00\x07")
-        case "queued":
-            return "queued as 42"
-        case "reply":
-            return Reply(250, "fine", (2, 1, 0))
-    return None
-
-
-def _hello(name: str, extended: bool) -> Any:
-    if name == "refused.example":
-        raise SMTPError(550, (5, 7, 1), "Not you")
-
-
-def _verify(text: str) -> Any:
-    if text == "postmaster":
-        return "<postmaster@mx.example.org>"
-    if text == "unknown":
-        raise MailboxUnavailable()
-    if text == "jones":
-        raise SMTPError(553, (5, 1, 4), "Ambiguous")
-    return None
+    async def _take(self, body: IBody) -> Any:
+        transaction = self.sessions[-1].connection.transaction
+        assert transaction is not None
+        name = transaction.recipients[-1].address.local_part
+        _answer(UNREAD_MESSAGES.get(name))
+        octets = await body.read()
+        answer = _answer(MESSAGES.get(name))
+        self.messages.append(RecordedMessage(transaction.sender, transaction.options, transaction.recipients, octets))
+        return answer
 
 
 @dataclass
@@ -140,23 +178,28 @@ class Outcome:
     received: bytes
     closed: bool
     messages: list[bytes]
+    recipients: list[list[str]]
     events: list[tuple[str, str]]
 
 
 def play(dialog: Dialog, pieces: Iterator[bytes], half_close: bool = False) -> Outcome:
-    """Send the pieces to a new server."""
-    backend = RecordingBackend(mail=_mail, rcpt=_rcpt, hello=_hello, verify=_verify)
+    """Send the pieces to a new server; ``half_close``: and say that this was all."""
+    backend = OpinionatedBackend()
     config = ServerConfig(hostname="mx.example.org", **dialog.settings)
-    extensions = [*STANDARD, StartTLS()] if dialog.starttls else STANDARD
-    client = MemoryClient.of(SMTPServerFactory(backend, config, extensions=extensions, reactor=Clock()))
+    factory = SMTPServerFactory(backend, config, tls=CONTEXT, extensions=dialog.extensions, reactor=Clock())
+    client = MemoryClient.of(factory)
     received = client.received()
     for piece in pieces:
         received += client.send(piece)
+    if half_close:
+        received += client.half_close()
+    told = {"reset", "logout"} | {name for name, _ in dialog.events}
     outcome = Outcome(
         received,
         client.closed,
         [message.body for message in backend.messages],
-        [event for event in backend.events if event[0] in ("reset", "logout")],
+        [[str(recipient.address) for recipient in message.recipients] for message in backend.messages],
+        [event for event in backend.events if event[0] in told],
     )
     client.disconnect()
     return outcome

@@ -1,0 +1,46 @@
+"""
+How many mistakes a peer may make: kinds of errors, counted apart.
+
+Apart, since they mean different things: a broken client makes syntax errors, a
+confused one errors of sequence, and who guesses addresses makes refused
+recipients, at a rate that an honest mailing list reaches, too.
+"""
+
+from __future__ import annotations
+
+from smtpfw.wire.config import ServerConfig
+
+SYNTAX, SEQUENCE, RECIPIENT = range(3)
+
+_KIND_OF_CODE = {500: SYNTAX, 501: SYNTAX, 502: SYNTAX, 504: SYNTAX, 555: SYNTAX, 503: SEQUENCE, 530: SEQUENCE}
+
+
+class ErrorBudget:
+    """
+    The errors of one connection.
+
+    :param config: has the limit of each kind; 0 for none.
+    """
+
+    __slots__ = ("_counts", "_limits")
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._limits = (config.max_syntax_errors, config.max_sequence_errors, config.max_recipient_errors)
+        self._counts = [0, 0, 0]
+
+    def spend(self, verb: bytes, code: int) -> bool:
+        """
+        Count an error.
+
+        :param verb: what was answered, in capitals.
+        :param code: the reply's.
+        :return: whether the peer has made too many of this kind.
+        """
+        kind = _KIND_OF_CODE.get(code)
+        if kind is None:
+            if verb != b"RCPT" or code < 500:
+                # Our own trouble, or somebody's policy: no mistake of the peer.
+                return False
+            kind = RECIPIENT
+        self._counts[kind] += 1
+        return 0 < self._limits[kind] <= self._counts[kind]
