@@ -134,8 +134,7 @@ def _bdat(connection: ServerConnection, argument: bytes) -> object:
         # Nobody knows where the next command begins.
         connection.close(Reply.from_error(SyntaxProblem("BDAT needs the size of the chunk; closing")))
         return None
-    config = connection.config
-    if config.max_message_bytes and size > config.max_message_bytes + config.max_discarded_bytes:
+    if 0 < connection.config.max_read_bytes < size:
         connection.close(Reply.from_error(DataTooLarge()))
         return None
     refusal = _out_of_place(connection)

@@ -56,3 +56,10 @@ class ServerConfig:
     min_data_rate: float = 0.0  # off: a phone on a train is slow, too
     session_timeout: float = 0.0  # off: a busy relay keeps its connection
     write_timeout: float = 120.0  # Exim 300, chrj/smtpd 60
+
+    @property
+    def max_read_bytes(self) -> int:
+        """Octets of a message that are read at most, the refused ones with them; 0 for no limit."""
+        if not (self.max_message_bytes and self.max_discarded_bytes):
+            return 0
+        return self.max_message_bytes + self.max_discarded_bytes

@@ -45,13 +45,13 @@ class IncomingMessage:
     :ivar error: why it is refused in the end: its refusal, or else the form of its lines; or None.
     """
 
-    __slots__ = ("_application", "_discard_limit", "_limit", "decoder", "error", "refusal")
+    __slots__ = ("_application", "_limit", "_read_limit", "decoder", "error", "refusal")
 
     def __init__(self, connection: ServerConnection, decoder: Decoder) -> None:
         config = connection.config
         self._application = connection.application
         self._limit = config.max_message_bytes
-        self._discard_limit = config.max_message_bytes + config.max_discarded_bytes
+        self._read_limit = config.max_read_bytes
         self.decoder = decoder
         self.refusal: SMTPError | None = None
         self.error: SMTPError | None = None
@@ -84,7 +84,7 @@ class IncomingMessage:
     @property
     def beyond_bound(self) -> bool:
         """Whether so much of a refused message has come that reading on is not worth it."""
-        return bool(self._limit) and self.decoder.size > self._discard_limit
+        return 0 < self._read_limit < self.decoder.size
 
 
 class DataReceiver:

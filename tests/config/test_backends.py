@@ -35,6 +35,14 @@ MODULE = """
     def broken(): raise TypeError("inside")
     def refuses(): raise OSError(2, "No such file or directory", "/x")
     def wrong(): return 7
+
+    class Undeclared:
+        honours = ()
+        def new_session(self, connection): return Inbox(connection)
+
+    @implementer(IBackend)
+    class Half:
+        def new_session(self, connection): return Inbox(connection)
 """
 
 
@@ -111,6 +119,8 @@ def test_a_session_class_is_enough() -> None:
         ("mailcode.own:Inbox:x", "a session class takes no arguments"),
         ("mailcode.own:number", "int is neither a class nor a function nor a backend"),
         ("mailcode.own:wrong", "it has no new_session(connection)"),
+        ("mailcode.own:Undeclared", "Does not declaratively implement the interface"),
+        ("mailcode.own:Half", "IBackend.honours attribute was not provided"),
         ("mailcode.own:broken", "TypeError: inside"),
         ("mailcode.own:refuses", "No such file or directory"),
         ("memory:x=1:x=2", "x= is given twice"),
