@@ -42,7 +42,7 @@ class SMTPServerFactory(ServerFactory):
     :param reactor: for time limits; by default the global one.
     :raises ConfigError: if the extensions don't fit together.
 
-    :ivar connections: the protocols that are connected now.
+    :ivar connections: the protocols that are connected, or whose session has not come to its end yet.
     """
 
     noisy = False
@@ -86,20 +86,24 @@ class SMTPServerFactory(ServerFactory):
         """A name for a connection."""
         return f"{self._run}{next(self._ids):x}"
 
-    def lost(self, protocol: SMTPServerProtocol) -> None:
-        """A connection is gone."""
+    def left(self, protocol: SMTPServerProtocol) -> None:
+        """A connection is gone, and its session has come to its end."""
         self.connections.discard(protocol)
         if not self.connections:
-            stopped, self._stopped = self._stopped, []
-            for deferred in stopped:
-                deferred.callback(None)
+            self._finish()
+
+    def _finish(self) -> None:
+        stopped, self._stopped = self._stopped, []
+        for deferred in stopped:
+            deferred.callback(None)
 
     def stop(self, grace: float) -> defer.Deferred[None]:
         """
         End all connections: idle ones at once with 421, busy ones after their transaction. Stop listening first.
 
         :param grace: seconds until those that are still busy are closed, too.
-        :return: a Deferred that fires when all are gone.
+        :return: a Deferred that fires when all are gone, and their sessions have stored what was complete; a session
+            that takes longer than ``grace`` and :data:`CLOSING_TIME` is not waited for.
         """
         stopped: defer.Deferred[None] = defer.Deferred()
         for protocol in list(self.connections):
@@ -125,3 +129,4 @@ class SMTPServerFactory(ServerFactory):
     def _abort(self) -> None:
         for protocol in list(self.connections):
             protocol.transport.abortConnection()
+        self._finish()

@@ -144,11 +144,14 @@ class SessionHost:
 
     def _leave(self) -> None:
         """Say goodbye to the session, once it waits for nothing any more."""
-        if self._session is not None and self._waiting_for is None and self._reading is None:
+        if self._waiting_for is not None or self._reading is not None:
+            return
+        if self._session is not None:
             if self._protocol.wire.transaction is not None and not self._ended:
                 # A dialog that ends with QUIT or by an error leaves its transaction as one whose client has gone.
                 self.reset(self._reason if self._reason in ("timeout", "shutdown") else "disconnected")
             self._log_out(self._reason)
+        self._protocol.left()
 
     # -- asking -----------------------------------------------------------
 

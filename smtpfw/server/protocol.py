@@ -135,7 +135,6 @@ class SMTPServerProtocol(Protocol):
         self._closed = True
         self.wire.close()
         self._host.connection_lost(self._reason)
-        self.factory.lost(self)
 
     def pauseProducing(self) -> None:
         # The peer does not read its replies: do not make more of them.
@@ -268,6 +267,10 @@ class SMTPServerProtocol(Protocol):
         self.wire.close(_SHUTTING_DOWN)
         self._write()
         self._close()
+
+    def left(self) -> None:
+        """The connection is gone, and its session has come to its end."""
+        self.factory.left(self)
 
     def close(self) -> None:
         """Close the connection once what is being asked has been answered."""

@@ -139,6 +139,27 @@ class Stop(TestCase):
         self.assertEqual(stored, [MESSAGE])
         self.assertEqual(self.backend.events[-1], ("logout", "shutdown"))
 
+    def test_a_commit_is_waited_for_when_its_client_has_gone(self) -> None:
+        commit: Deferred[None] = Deferred()
+        self.backend.answers["data"] = lambda body: commit
+        client = self.client(ENVELOPE + DATA, MESSAGE + DOT)
+        client.disconnect()
+        stopped = self.factory.stop(10)
+        self.assertNoResult(stopped)
+        commit.callback(None)
+        self.successResultOf(stopped)
+
+    def test_a_commit_without_an_end_is_not_waited_for(self) -> None:
+        commit: Deferred[None] = Deferred()
+        self.backend.answers["data"] = lambda body: commit
+        self.client(ENVELOPE + DATA, MESSAGE + DOT)
+        stopped = self.factory.stop(10)
+        self.clock.advance(10)
+        self.assertNoResult(stopped)
+        self.clock.advance(CLOSING_TIME)
+        self.successResultOf(stopped)
+        commit.callback(None)
+
     def test_a_session_that_is_not_there_yet(self) -> None:
         session: Deferred[Any] = Deferred()
         self.backend.answers["new_session"] = lambda made: session
