@@ -39,7 +39,9 @@ __all__ = [
     "IBody",
     "IConnection",
     "IHelloSession",
+    "ILMTPSession",
     "ISession",
+    "IStatusCollector",
     "IVerifySession",
 ]
 
@@ -183,6 +185,38 @@ class IHelloSession(ISession):
         :param extended: whether it was EHLO.
 
         A refusal leaves the state as it was; a later EHLO may succeed. A text that is returned is not shown.
+        """
+
+
+class IStatusCollector(Interface):
+    """Where an :class:`ILMTPSession` says what became of a message, recipient by recipient."""
+
+    def set_status(recipient: Address, outcome: Any = None) -> None:
+        """
+        Say what became of the message for one recipient; once for each, in any order, until ``lmtp_data`` ends.
+
+        Its reply leaves as soon as those of the recipients before it have left, but not before the message is whole.
+
+        :param recipient: as it was given to ``rcpt``. When the same address was accepted twice, the first call is for
+            the first, the second for the second.
+        :param outcome: None for success, a :class:`~smtpfw.wire.replies.Reply` or a text for success with that, an
+            exception for failure. One that is no :class:`~smtpfw.errors.SMTPError` is a fault of ours: 451 4.3.0.
+        :raises ValueError: if there is no such recipient, or its status has been set already.
+        """
+
+
+class ILMTPSession(ISession):
+    """
+    A session that answers each recipient of a message by itself (RFC 2033).
+
+    Without it, all recipients of an LMTP message get what ``data`` answers.
+    """
+
+    def lmtp_data(body: IBody, status: IStatusCollector) -> Any:
+        """
+        The message, in the place of ``data``, on listeners that speak LMTP.
+
+        Whoever has no status when this ends gets its answer.
         """
 
 

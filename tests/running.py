@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 
-_LISTENING = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(r"Listening (?:for LMTP )?on 127\.0\.0\.1:(\d+)")
 
 
 class Twistd:
@@ -55,7 +55,7 @@ class Twistd:
         self._reader.start()
         if not self._listening.wait(START_TIMEOUT) or not self.port:
             self._process.kill()
-            self._process.wait()
+            self._end()
             raise RuntimeError(f"{' '.join(self._command)} does not listen:\n{self.log}")
         return self
 
@@ -89,12 +89,16 @@ class Twistd:
             status = self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            self._end()
             raise RuntimeError(f"signal {number} did not end it:\n{self.log}") from None
+        self._end()
+        return status
+
+    def _end(self) -> None:
+        self._process.wait()
         self._reader.join(STOP_TIMEOUT)
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return status
 
     def _read(self) -> None:
         assert self._process.stdout is not None

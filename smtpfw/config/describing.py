@@ -9,6 +9,7 @@ import socket
 
 from smtpfw.config.plan import ServicePlan
 from smtpfw.config.sockets import BoundSocket
+from smtpfw.wire.config import LMTP
 
 __all__ = ["describe_backend", "describe_listening", "describe_trial"]
 
@@ -18,7 +19,8 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def describe_listening(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:
     """One line for each listener, with its real port number and what is said of TLS."""
-    return [f"Listening on {_address(bound)}, {_manner(plan, bound)}" for bound in sockets]
+    words = "Listening for LMTP on" if plan.config.protocol == LMTP else "Listening on"
+    return [f"{words} {_address(bound)}, {_manner(plan, bound)}" for bound in sockets]
 
 
 def describe_backend(plan: ServicePlan) -> list[str]:
@@ -34,6 +36,12 @@ def describe_trial(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:
     if not sockets:
         return []
     first = sockets[0]
+    if plan.config.protocol == LMTP:
+        where = "--socket" if first.family == socket.AF_UNIX else "--server"
+        return [
+            f"Try it: swaks --protocol LMTP {where} {shlex.quote(_address(first))} "
+            "--from me@example.org --to you@example.org"
+        ]
     if first.family == socket.AF_UNIX:
         return [f"Try it: swaks --socket {shlex.quote(str(first.address))} --from me@example.org --to you@example.org"]
     scheme = "smtps" if first.implicit_tls else "smtp"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smtpfw.config import units
-from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.config import LMTP, SMTP, ServerConfig
 from smtpfw.wire.profiles import PROFILES, Profile
 
 __all__ = ["BY_NAME", "SERVER_NAMES", "SETTINGS", "Kind", "Setting", "default_hostname", "nearest"]
@@ -43,6 +43,12 @@ def _parse_hostname(text: str) -> str:
     if _HOSTNAME.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no host name; write one as mx.example.org, or an address as [192.0.2.1]")
     return text
+
+
+def _parse_protocol(text: str) -> str:
+    if text.lower() not in (SMTP, LMTP):
+        raise ValueError(f"{text!r} is neither {SMTP} nor {LMTP}")
+    return text.lower()
 
 
 def _parse_profile(text: str) -> Profile:
@@ -78,6 +84,7 @@ RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_siz
 TIME = Kind("TIME", units.parse_duration, units.format_duration)
 COUNT = Kind("N", units.parse_count)
 HOSTNAME = Kind("NAME", _parse_hostname)
+PROTOCOL = Kind("NAME", _parse_protocol)
 PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
 FLAG = Kind("", bool)
 LISTENER = Kind("ENDPOINT", _parse_text)
@@ -144,6 +151,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             given=("tcp:2525:interface=127.0.0.1",),
             repeatable=True,
         ),
+        Setting("protocol", PROTOCOL, "what is spoken there: smtp, or lmtp (a reply for each recipient)"),
         Setting(
             "backend",
             BACKEND,

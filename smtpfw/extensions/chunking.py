@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from smtpfw.errors import DataTooLarge, SMTPError, SyntaxProblem
 from smtpfw.wire.body import BinaryDecoder, ChunkDecoder, ChunkJunk, parse_bdat
 from smtpfw.wire.dialect import Extension
-from smtpfw.wire.incoming import OVER_BOUND, IncomingMessage
+from smtpfw.wire.incoming import OVER_BOUND, IncomingMessage, begin_message, end_message
 from smtpfw.wire.phases import (
     CHUNKING,
     EVERY_RECIPIENT_REFUSED,
     EXTENDED_ONLY,
     GREETED,
     MAIL,
-    OUT_OF_PHASE,
     RCPT,
     READY,
     TLS_FIRST,
@@ -65,7 +64,7 @@ class _Chunk:
         """The chunk is whole: what answers it."""
         connection, message = self._connection, self._message
         if self._last:
-            return connection.end_message(decoded + message.check(message.decoder.finish()))
+            return end_message(connection, decoded + message.check(message.decoder.finish()))
         if decoded:
             connection.application.message_data(decoded)
         if message.error is None and message.refusal is None:
@@ -103,7 +102,7 @@ def _out_of_place(connection: ServerConnection) -> Reply | None:
         return None
     if connection.phase is MAIL and connection.recipient_refused:
         return EVERY_RECIPIENT_REFUSED
-    return OUT_OF_PHASE[connection.phase]
+    return connection.dialect.out_of_phase[connection.phase]
 
 
 def _message(connection: ServerConnection) -> IncomingMessage:
@@ -118,7 +117,7 @@ def _message(connection: ServerConnection) -> IncomingMessage:
         else ChunkDecoder(profile.bare_newlines, profile.max_text_line)
     )
     message = IncomingMessage(connection, decoder)
-    connection.message = message
+    begin_message(connection, message)
     # No more recipients from now on (RFC 3030 section 2).
     connection.enter(CHUNKING)
     return message

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from smtpfw.interfaces import IConnection
 from smtpfw.tls import describe_tls
+from smtpfw.wire.config import LMTP
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -63,7 +64,8 @@ class Connection:
         if not wire.extended:
             return "SMTP"
         utf8 = wire.transaction is not None and wire.transaction.options.utf8
-        return ("UTF8SMTP" if utf8 else "ESMTP") + ("S" if wire.tls else "")
+        plain, international = ("LMTP", "UTF8LMTP") if wire.config.protocol == LMTP else ("ESMTP", "UTF8SMTP")
+        return (international if utf8 else plain) + ("S" if wire.tls else "")
 
     @property
     def tls(self) -> str:

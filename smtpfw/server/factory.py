@@ -71,7 +71,8 @@ class SMTPServerFactory(ServerFactory):
         if extensions is None and tls is not None:
             chosen.append(StartTLS())
         self.dialect = compile_dialect(
-            extension for extension in chosen if not extension.end_to_end or extension.keyword in backend.honours
+            (extension for extension in chosen if not extension.end_to_end or extension.keyword in backend.honours),
+            config.protocol,
         )
         self.connections: set[SMTPServerProtocol] = set()
         self._ids = count(1)

@@ -22,15 +22,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from smtpfw.errors import DataReset, ServiceNotAvailable, SMTPError, TryAgainLater
 from smtpfw.hooks import call_hook, settle
-from smtpfw.interfaces import IBackend, IHelloSession, ISession, IVerifySession
+from smtpfw.interfaces import IBackend, IBody, IHelloSession, ILMTPSession, ISession, IVerifySession
 from smtpfw.server.body import MessageBody
 from smtpfw.server.connection import Connection
+from smtpfw.server.status import StatusCollector
 from smtpfw.session import overridden
-from smtpfw.wire.application import PENDING, Answer
+from smtpfw.wire.application import PENDING, Answer, Outcome
+from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
@@ -90,7 +93,7 @@ class SessionHost:
         try:
             self._mail = overridden(session, "mail")
             self._rcpt = overridden(session, "rcpt")
-            self._data = overridden(session, "data")
+            self._data = self._choose_data(session)
         except AttributeError:
             # It is no session: a forgotten ``return`` gives None.
             self._open_failed(Failure())
@@ -114,6 +117,12 @@ class SessionHost:
             error.enhanced_code = TryAgainLater.enhanced_code
         if not self._gone:
             self._opened(error)
+
+    def _choose_data(self, session: ISession) -> Callable[[IBody], Any] | None:
+        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(session):
+            return self._lmtp_data
+        data: Callable[[IBody], Any] | None = overridden(session, "data")
+        return data
 
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
@@ -163,7 +172,7 @@ class SessionHost:
             return PENDING
         return answer
 
-    def _call(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Answer | Deferred[Answer]:
+    def _call(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Outcome | Deferred[Outcome]:
         """Call a hook; what it gives is a standard reply's text, and so on, now or later."""
         try:
             result = call_hook(hook, *arguments)
@@ -175,14 +184,14 @@ class SessionHost:
             return result.addCallbacks(self._success, self._failed, callbackArgs=(standard,))
         return self._success(result, standard)
 
-    def _success(self, result: Any, standard: Reply) -> Answer:
-        if result is None or result.__class__ is Reply:
+    def _success(self, result: Any, standard: Reply) -> Outcome:
+        if result is None or isinstance(result, Reply):
             return result
         if isinstance(result, str):
             return Reply(standard.code, result, standard.enhanced_code)
         return self._refusal(TypeError(f"a hook returns None, a Reply or a text, not {result!r}"))
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _failed(self, failure: Failure) -> Outcome:
         error = failure.value
         if isinstance(error, SMTPError):
             return error
@@ -190,7 +199,7 @@ class SessionHost:
             self._unless_reset(failure)
         return TryAgainLater()
 
-    def _refusal(self, error: Exception) -> Answer:
+    def _refusal(self, error: Exception) -> SMTPError:
         if isinstance(error, SMTPError):
             return error
         self._unless_reset(Failure(error))
@@ -213,7 +222,7 @@ class SessionHost:
         self._log.failure("{connection}: internal error, aborting", failure, connection=self._protocol.wire.id)
         self._protocol.transport.abortConnection()
 
-    def _answered(self, answer: Answer) -> None:
+    def _answered(self, answer: Outcome) -> None:
         """What a command waited for is there."""
         self._waiting_for = None
         if self._gone:
@@ -222,7 +231,7 @@ class SessionHost:
             self._protocol.wire.resume(answer)
             self._protocol.flush()
 
-    def _message_answered(self, answer: Answer) -> None:
+    def _message_answered(self, answer: Outcome) -> None:
         """The data hook is done."""
         self._reading = None
         if self._gone:
@@ -253,6 +262,22 @@ class SessionHost:
 
     def wait(self, result: Any) -> Answer:
         return self._ask(OK_MESSAGE, settle, result)
+
+    def read_line(self, limit: int) -> Deferred[bytes]:
+        line: Deferred[bytes] = Deferred()
+
+        def take(octets: bytes | None) -> None:
+            if octets is None:
+                line.errback(SMTPError(500, (5, 5, 6), "Line too long"))
+            else:
+                line.callback(octets)
+
+        self._protocol.wire.take_line(take, limit)
+        self._protocol.flush()
+        return line
+
+    def pause(self, seconds: float) -> Deferred[None]:
+        return deferLater(self._protocol.factory.clock, seconds)
 
     def fault(self, error: Exception) -> Answer:
         return self._refusal(error)
@@ -322,6 +347,7 @@ class SessionHost:
 
     def _read(self, body: MessageBody) -> None:
         """Call the data hook."""
+        assert self._data is not None
         answer = self._call(OK_MESSAGE, self._data, body)
         if isinstance(answer, Deferred):
             self._reading = answer
@@ -335,6 +361,19 @@ class SessionHost:
         self._awaited = False
         self._failure = None
         self._ended = False
+
+    def _lmtp_data(self, body: IBody) -> Any:
+        wire = self._protocol.wire
+        assert wire.transaction is not None and wire.outcomes is not None
+        outcomes = wire.outcomes
+
+        def tell(position: int, outcome: Any) -> None:
+            failed = isinstance(outcome, Exception)
+            outcomes.set(position, self._refusal(outcome) if failed else self._success(outcome, OK_MESSAGE))
+            self._protocol.flush()
+
+        session: Any = self._session
+        return session.lmtp_data(body, StatusCollector(wire.transaction.recipients, tell))
 
     def _release(self) -> None:
         self._protocol.wire.release()

@@ -215,7 +215,7 @@ class SMTPServerProtocol(Protocol):
             return
         if wire.stalled:
             timer.closing()
-        elif wire.waiting or wire.held or wire.phase is CONNECTED:
+        elif (wire.waiting and not wire.wants_line) or wire.held or wire.phase is CONNECTED:
             timer.off()
         elif wire.message is not None:
             # Between two chunks as well: a message has one time, not one for each BDAT.

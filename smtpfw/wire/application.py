@@ -7,6 +7,8 @@ do with mail. The Twisted shell is an application; tests have others.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from smtpfw.errors import SMTPError
@@ -15,16 +17,20 @@ from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
 
 
-class _Pending:
-    def __repr__(self) -> str:
-        return "PENDING"
+class Pending(Enum):
+    """Has one member, so that the type checker knows what is left when it is ruled out."""
+
+    PENDING = "pending"
 
 
 #: The answer is not there yet; :meth:`ServerConnection.resume` will bring it.
-PENDING: Final = _Pending()
+PENDING: Final = Pending.PENDING
 
-#: What a question to the application gives: None for the standard reply, a reply of success, a refusal, or PENDING.
-Answer = Reply | SMTPError | _Pending | None
+#: How a question to the application ends: None for the standard reply, a reply of success, or a refusal.
+Outcome = Reply | SMTPError | None
+
+#: What a question gives: how it ends, or PENDING.
+Answer = Outcome | Pending
 
 
 class Application(Protocol):
@@ -69,6 +75,16 @@ class Application(Protocol):
 
     def wait(self, result: Any) -> Answer:
         """Wait for what an extension's verb returned."""
+
+    def read_line(self, limit: int) -> Awaitable[bytes]:
+        """
+        The next line of the peer, without its line end; for a verb that has more to ask.
+
+        Fails with an SMTPError (500 5.5.6) when it has more than ``limit`` octets. What was written before goes out.
+        """
+
+    def pause(self, seconds: float) -> Awaitable[None]:
+        """Some time, in which other connections are served."""
 
     def fault(self, error: Exception) -> Answer:
         """A verb raised what is no refusal: log it, and give what the client is told."""

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from smtpfw.wire.profiles import DEFAULT, Profile
 
+SMTP = "smtp"
+LMTP = "lmtp"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
@@ -18,6 +21,7 @@ class ServerConfig:
     The settings of a listener.
 
     :ivar hostname: our own name: first word of the greeting and of the answer to EHLO.
+    :ivar protocol: ``smtp``, or ``lmtp`` (RFC 2033).
     :ivar software: what stands behind the name in the greeting.
     :ivar profile: how strictly commands and bodies are read.
     :ivar require_tls: refuse all but NOOP, EHLO, STARTTLS and QUIT on a clear line (RFC 3207 section 4).
@@ -37,6 +41,7 @@ class ServerConfig:
     """
 
     hostname: str
+    protocol: str = SMTP
     software: str = "smtpfw"
     profile: Profile = DEFAULT
     require_tls: bool = False

@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from smtpfw.errors import ConfigError
 from smtpfw.wire.parameters import Options, Parameter
-from smtpfw.wire.phases import PHASES, VERBS, Verb
+from smtpfw.wire.phases import (
+    EVERY_RECIPIENT_REFUSED,
+    EXTENDED_ONLY,
+    MAIL,
+    NOT_IMPLEMENTED,
+    PHASES,
+    REFUSED,
+    TLS_FIRST,
+    UNIMPLEMENTED_VERB,
+    UNKNOWN_VERB,
+    Verb,
+)
+from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
     from smtpfw.wire.grammar import Address
@@ -101,7 +113,9 @@ class Dialect:
     A listener's extensions, compiled.
 
     :param extensions: in the order in which EHLO names them.
-    :param handlers: what serves the verbs of the core, by name.
+    :param core: the rows of the protocol itself.
+    :param handlers: what serves them, by name.
+    :param out_of_phase: phase -> what a verb gets that is not allowed there.
     :raises ConfigError: if one is missing what it needs, or two claim the same word.
 
     :ivar tables: (whether TLS is still required, whether EHLO was said) -> phase -> verb in capitals, as bytes -> what
@@ -110,12 +124,19 @@ class Dialect:
     :ivar max_lines: limits of single verbs that need longer lines.
     """
 
-    def __init__(self, extensions: Iterable[Extension], handlers: Mapping[str, Serve]) -> None:
+    def __init__(
+        self,
+        extensions: Iterable[Extension],
+        core: Iterable[Verb],
+        handlers: Mapping[str, Serve],
+        out_of_phase: Mapping[str, Reply],
+    ) -> None:
+        self.out_of_phase = out_of_phase
         self.extensions = tuple(extensions)
         self._offers: dict[tuple[int, ...], Offer] = {}
         self.verbs: dict[str, Verb] = {}
         self._check()
-        for verb in (*VERBS, *(verb for extension in self.extensions for verb in extension.verbs)):
+        for verb in (*core, *(verb for extension in self.extensions for verb in extension.verbs)):
             if verb.name in self.verbs:
                 raise ConfigError(f"two extensions, or one and the core, claim the verb {verb.name}")
             self.verbs[verb.name] = verb
@@ -165,6 +186,25 @@ class Dialect:
         """The checks that some extension really has: the others cost nothing."""
         base = getattr(Extension, name)
         return tuple(getattr(e, name) for e in self.extensions if getattr(type(e), name) is not base)
+
+    def why_not(self, name: str, phase: str, tls_first: bool, nobody_left: bool) -> Reply:
+        """
+        What a verb gets that is not in the table of the moment.
+
+        :param nobody_left: whether every recipient of the transaction was refused.
+        """
+        row = self.verbs.get(name)
+        if phase is REFUSED:
+            return self.out_of_phase[REFUSED]
+        if row is None:
+            return UNIMPLEMENTED_VERB if name in NOT_IMPLEMENTED else UNKNOWN_VERB
+        if tls_first and not row.before_tls:
+            return TLS_FIRST
+        if phase in row.phases:
+            return EXTENDED_ONLY
+        if name == "DATA" and phase is MAIL and nobody_left:
+            return EVERY_RECIPIENT_REFUSED
+        return self.out_of_phase[phase]
 
     def offer(self, connection: ServerConnection) -> tuple[Offer, list[str]]:
         """What this connection may use from now on, and the lines that say so."""

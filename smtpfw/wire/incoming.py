@@ -1,5 +1,5 @@
 """
-A message on its way in: from the octets of DATA or BDAT, through a decoder, to the application.
+A message on its way in: from the octets of DATA or BDAT, through a decoder, to the application, and its answer.
 
 Rule 1: a message is read to its true end, whatever is wrong with it. Answering
 early would have the rest of it read as commands: that is how a message
@@ -12,11 +12,15 @@ was found first: the answer must not depend on how the octets were cut.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from smtpfw.errors import DataTooLarge, SMTPError
+from smtpfw.errors import DataReset, DataTooLarge, SMTPError
+from smtpfw.wire.application import Outcome
 from smtpfw.wire.body import DataDecoder
-from smtpfw.wire.replies import Reply
+from smtpfw.wire.config import LMTP
+from smtpfw.wire.outcomes import Outcomes
+from smtpfw.wire.replies import OK_MESSAGE, Reply
 
 if TYPE_CHECKING:
     from smtpfw.wire.server import ServerConnection
@@ -111,7 +115,7 @@ class DataReceiver:
             self._connection.close(OVER_BOUND)
             return None
         if decoder.finished:
-            self._connection.settle(self._connection.end_message(decoded))
+            self._connection.settle(end_message(self._connection, decoded))
             return decoder.rest
         if decoded:
             self._connection.application.message_data(decoded)
@@ -120,3 +124,49 @@ class DataReceiver:
 
 #: For a message that goes on and on after it was refused.
 OVER_BOUND = Reply(421, "Message far beyond the size limit, closing transmission channel", (4, 7, 0))
+
+
+def begin_message(connection: ServerConnection, message: IncomingMessage) -> None:
+    """The transaction has a message from now on."""
+    assert connection.transaction is not None
+    connection.message = message
+    if connection.config.protocol == LMTP:
+        connection.outcomes = Outcomes(len(connection.transaction.recipients), connection.write)
+
+
+def end_message(connection: ServerConnection, data: bytes) -> Any:
+    """The true end of the message, with its last octets: it is answered as the application answers it."""
+    message, outcomes = connection.message, connection.outcomes
+    assert message is not None
+    if outcomes is not None and message.error is None:
+        outcomes.open()
+
+    def answer(outcome: Outcome) -> Any:
+        if message.error is not None:
+            # The session may have said yes before the end; it learns that this does not count.
+            connection.application.reset("refused")
+            outcome = message.error
+        connection.forget_transaction()
+        if outcomes is None:
+            return outcome or OK_MESSAGE
+        outcomes.finish(outcome, override=message.error is not None)
+        return None
+
+    return connection.ask(connection.application.message_end(data), answer)
+
+
+def drop_transaction(connection: ServerConnection, reason: str, proceed: Callable[[Outcome], Any]) -> Any:
+    """End the transaction without its message, and go on when the session has let go of it."""
+    if connection.transaction is None:
+        return proceed(None)
+
+    def forget(outcome: Outcome) -> Any:
+        connection.application.reset(reason)
+        connection.forget_transaction()
+        return proceed(None)
+
+    if connection.message is None:
+        return forget(None)
+    if connection.message.error is None:
+        connection.application.message_failed(DataReset(reason))
+    return connection.ask(connection.application.message_end(b""), forget)

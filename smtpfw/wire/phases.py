@@ -84,6 +84,12 @@ VERBS = (
     Verb("QUIT", _TALKING | {REFUSED}, before_tls=True, last_in_group=True, after_helo=True),
 )
 
+#: LMTP has LHLO in the place of both (RFC 2033 section 4.1).
+LMTP_VERBS = (
+    Verb("LHLO", _TALKING, before_tls=True, last_in_group=True, after_helo=True),
+    *(verb for verb in VERBS if verb.name not in ("EHLO", "HELO")),
+)
+
 #: Verbs that a server may know and not serve: 502 (RFC 5321 section 4.2.4). An extension that is there takes its own.
 NOT_IMPLEMENTED = frozenset({"EXPN", "SEND", "SOML", "SAML", "TURN", "ETRN", "ATRN", "STARTTLS", "AUTH", "BDAT"})
 
@@ -98,6 +104,7 @@ OUT_OF_PHASE = {
     CHUNKING: Reply(503, "Not now: a message is being sent in chunks", _SEQUENCE),
     REFUSED: Reply(503, "This connection was refused; only QUIT is served", _SEQUENCE),
 }
+LMTP_OUT_OF_PHASE = {**OUT_OF_PHASE, GREETED: Reply(503, "Send LHLO first", _SEQUENCE)}
 EXTENDED_ONLY = Reply(503, "Not available after HELO, send EHLO", _SEQUENCE)
 TLS_FIRST = Reply(530, "Must issue a STARTTLS command first", (5, 7, 0))
 UNKNOWN_VERB = Reply(500, "Command not recognized", _SEQUENCE)

@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from smtpfw.errors import DataReset, IdleTimeout, SMTPError, TooManyErrors
-from smtpfw.wire import phases
-from smtpfw.wire.application import PENDING, Answer, Application
+from smtpfw.errors import IdleTimeout, SMTPError, TooManyErrors
+from smtpfw.wire.application import PENDING, Answer, Application, Outcome
 from smtpfw.wire.budget import ErrorBudget
-from smtpfw.wire.buffer import BareNewline, EndlessLine, LineError, ReceiveBuffer
-from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.buffer import BareNewline, EndlessLine, LineError, LineOverLimit, ReceiveBuffer
+from smtpfw.wire.config import LMTP, SMTP, ServerConfig
 from smtpfw.wire.dialect import Dialect, Offer
 from smtpfw.wire.incoming import IncomingMessage
-from smtpfw.wire.phases import CLOSED, CONNECTED, GREETED, MAIL, READY, REFUSED
-from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, OK_MESSAGE, Reply
+from smtpfw.wire.outcomes import Outcomes
+from smtpfw.wire.phases import CLOSED, CONNECTED, GREETED, READY, REFUSED
+from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, Reply
 from smtpfw.wire.transaction import Transaction
 
 
@@ -64,6 +64,7 @@ class ServerConnection:
     :ivar transaction: the one under way.
     :ivar receiver: takes the octets that follow, until it gives the rest back; None while commands follow.
     :ivar message: the message under way, from DATA or the first BDAT to its answer.
+    :ivar outcomes: those of the message under way, in LMTP.
     :ivar transactions: how many there have been.
     :ivar verb: the last verb, in capitals; empty when it was none.
     :ivar recipient_refused: whether a RCPT of this transaction was refused.
@@ -84,6 +85,8 @@ class ServerConnection:
         "_out",
         "_proceed",
         "_table",
+        "_tables",
+        "_take_line",
         "application",
         "backlogged",
         "config",
@@ -96,6 +99,7 @@ class ServerConnection:
         "id",
         "message",
         "offer",
+        "outcomes",
         "phase",
         "receiver",
         "recipient_refused",
@@ -121,6 +125,7 @@ class ServerConnection:
         self.offer: Offer = dialect.no_offer
         self.transaction: Transaction | None = None
         self.message: IncomingMessage | None = None
+        self.outcomes: Outcomes | None = None
         self.verb = b""
         self.recipient_refused = False
         self.waiting = False
@@ -130,15 +135,17 @@ class ServerConnection:
         self._budget = ErrorBudget(config)
         self.receiver: Receiver | None = None
         self._out: list[bytes] = []
-        self._proceed: Callable[[Answer], Any] = _as_reply
+        self._proceed: Callable[[Outcome], Any] = _as_reply
         self.transactions = 0
         self.end_of_input = False
         self.backlogged = False
         self.stalled = False
         self.finishing = False
         self.running = False
-        self._table: dict[bytes, Callable[[Any, bytes], Any]] = {}
+        self._take_line: tuple[Callable[[bytes | None], None], int] | None = None
+        self._choose_tables()
         self.phase = CONNECTED
+        self._table = self._tables[CONNECTED]
 
     # -- the driver's side ------------------------------------------------
 
@@ -160,8 +167,9 @@ class ServerConnection:
             # RFC 5321 section 4.3.1: the client must wait for the greeting. Who does not is mostly a spambot.
             self.close(_EARLY_TALKER)
         else:
+            label = "LMTP" if self.config.protocol == LMTP else "ESMTP"
             self.enter(GREETED)
-            self.write(Reply(220, f"{self.config.hostname} ESMTP {self.config.software}", NO_ENHANCED_CODE))
+            self.write(Reply(220, f"{self.config.hostname} {label} {self.config.software}", NO_ENHANCED_CODE))
         self._run()
 
     def receive_data(self, data: bytes) -> None:
@@ -181,7 +189,7 @@ class ServerConnection:
         self._buffer.clear()
         self._run()
 
-    def resume(self, answer: Answer) -> None:
+    def resume(self, answer: Outcome) -> None:
         """Bring the answer that was due."""
         if not self.waiting:
             raise RuntimeError("no answer is due")
@@ -189,6 +197,20 @@ class ServerConnection:
         if self.phase is not CLOSED:
             self.settle(self._proceed(answer))
             self._run()
+
+    def take_line(self, take: Callable[[bytes | None], None], limit: int) -> None:
+        """
+        Give the next line to ``take``, not to a verb: for a verb that has more to ask of the peer.
+
+        :param take: called with the line, or with None when it was over ``limit`` octets.
+        """
+        self._take_line = (take, limit)
+        self._run()
+
+    @property
+    def wants_line(self) -> bool:
+        """Whether a verb waits for a line of the peer."""
+        return self._take_line is not None
 
     def go_on(self) -> None:
         """The replies so far are on their way: make more, if more are due."""
@@ -254,6 +276,7 @@ class ServerConnection:
     def tls_started(self) -> None:
         """The handshake is done; the application makes a new session and calls :meth:`restart`."""
         self.tls = True
+        self._choose_tables()
 
     def restart(self) -> None:
         """The session behind TLS is there; EHLO comes next, without another greeting."""
@@ -274,7 +297,7 @@ class ServerConnection:
             return
         self.running = True
         try:
-            while not self.waiting and self.phase is not CLOSED and self.phase is not CONNECTED:
+            while self._may_receive:
                 if len(self._out) >= MAX_REPLIES_DUE:
                     self.backlogged = True
                     return
@@ -288,6 +311,12 @@ class ServerConnection:
                 self.close()
         finally:
             self.running = False
+
+    @property
+    def _may_receive(self) -> bool:
+        if self.phase is CLOSED or self.phase is CONNECTED:
+            return False
+        return not self.waiting or self._take_line is not None
 
     def _receive_octets(self, receiver: Receiver) -> bool:
         data = self._buffer.take()
@@ -309,6 +338,9 @@ class ServerConnection:
             return True
         if line is None:
             return False
+        if self._take_line is not None:
+            self._give_line(line)
+            return True
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
         serve = self._table.get(verb)
@@ -326,7 +358,15 @@ class ServerConnection:
         self.settle(result)
         return True
 
+    def _give_line(self, line: bytes | None) -> None:
+        assert self._take_line is not None
+        take, _ = self._take_line
+        self._take_line = None
+        take(line)
+
     def _limit_of_line(self) -> int:
+        if self._take_line is not None:
+            return self._take_line[1]
         if self.dialect.max_lines and len(self._buffer) > self._line_limit:
             return self.dialect.max_lines.get(self._buffer.first_word(), self._line_limit)
         return self._line_limit
@@ -353,21 +393,28 @@ class ServerConnection:
         if reply.code == 421:
             self.enter(CLOSED)
 
+    def _choose_tables(self) -> None:
+        self._tables = self.dialect.tables[self._tls_first, self.extended]
+
     def enter(self, phase: str) -> None:
         """Go into another phase: what may be said changes with it."""
         if self.phase is CLOSED:
             # The application closed the connection while it was asked; nothing opens it again.
             return
         self.phase = phase
-        self._table = self.dialect.tables[self._tls_first, self.extended][phase]
+        self._table = self._tables[phase]
         if phase is CLOSED:
+            self._take_line = None
             self._buffer.clear()
             self.receiver = None
 
     def _refuse_line(self, error: LineError) -> None:
+        if self._take_line is not None and isinstance(error, LineOverLimit):
+            self._give_line(None)
+            return
         self.verb = b""
         if self.phase is REFUSED and not isinstance(error, EndlessLine):
-            self.write(phases.OUT_OF_PHASE[REFUSED])
+            self.write(self.dialect.out_of_phase[REFUSED])
         elif isinstance(error, BareNewline):
             # What one program takes for a line end and another does not is how commands are smuggled: no guessing.
             self.close(_BARE_NEWLINE)
@@ -381,25 +428,15 @@ class ServerConnection:
         return self.config.require_tls and not self.tls
 
     def _refuse_verb(self, verb: bytes) -> Reply:
-        if self.phase is REFUSED:
-            return phases.OUT_OF_PHASE[REFUSED]
-        if not verb:
+        if not verb and self.phase is not REFUSED:
             return _BAD_COMMAND_LINE
         name = verb.decode("ascii", "replace")
-        row = self.dialect.verbs.get(name)
-        if row is None:
-            return phases.UNIMPLEMENTED_VERB if name in phases.NOT_IMPLEMENTED else phases.UNKNOWN_VERB
-        if self._tls_first and not row.before_tls:
-            return phases.TLS_FIRST
-        if self.phase in row.phases:
-            return phases.EXTENDED_ONLY
-        if name == "DATA" and self.phase is MAIL and self.recipient_refused:
-            return phases.EVERY_RECIPIENT_REFUSED
-        return phases.OUT_OF_PHASE[self.phase]
+        nobody_left = self.recipient_refused and self.config.protocol == SMTP
+        return self.dialect.why_not(name, self.phase, self._tls_first, nobody_left)
 
     # -- what verbs are made of -------------------------------------------
 
-    def ask(self, answer: Answer, proceed: Callable[[Answer], Any]) -> Any:
+    def ask(self, answer: Answer, proceed: Callable[[Outcome], Any]) -> Any:
         """Go on with an answer of the application: now if it is there, else when it comes."""
         if answer is PENDING:
             self._proceed = proceed
@@ -411,6 +448,7 @@ class ServerConnection:
         self.hello_name = name
         self.extended = extended
         self.offer = self.dialect.no_offer
+        self._choose_tables()
         self.enter(READY)
 
     def make_offer(self) -> list[str]:
@@ -418,41 +456,13 @@ class ServerConnection:
         self.offer, lines = self.dialect.offer(self)
         return lines
 
-    def end_message(self, data: bytes) -> Any:
-        """The true end of the message, with its last octets: it is answered as the application answers it."""
-        return self.ask(self.application.message_end(data), self._answer_message)
-
-    def _answer_message(self, answer: Answer) -> Any:
-        error = self.message.error if self.message is not None else None
-        if error is not None:
-            # The session may have said yes before the end; it learns that this does not count.
-            self.application.reset("refused")
-            answer = error
-        self.forget_transaction()
-        return answer or OK_MESSAGE
-
-    def drop_transaction(self, reason: str, proceed: Callable[[Answer], Any]) -> Any:
-        """End the transaction without its message, and go on when the session has let go of it."""
-        if self.transaction is None:
-            return proceed(None)
-
-        def forget(answer: Answer) -> Any:
-            self.application.reset(reason)
-            self.forget_transaction()
-            return proceed(None)
-
-        if self.message is None:
-            return forget(None)
-        if self.message.error is None:
-            self.application.message_failed(DataReset(reason))
-        return self.ask(self.application.message_end(b""), forget)
-
     def forget_transaction(self) -> None:
         """The transaction is over, one way or the other."""
         self.transaction = None
         self.message = None
+        self.outcomes = None
         self.enter(READY)
 
 
-def _as_reply(answer: Answer) -> Any:
+def _as_reply(answer: Outcome) -> Any:
     return answer or OK

@@ -13,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from smtpfw.errors import SMTPError, SyntaxProblem, TooManyRecipients
-from smtpfw.wire.application import PENDING, Answer
+from smtpfw.errors import ConfigError, SMTPError, SyntaxProblem, TooManyRecipients
+from smtpfw.wire.application import PENDING, Outcome
 from smtpfw.wire.commands import parse_hello, parse_mail, parse_rcpt
+from smtpfw.wire.config import SMTP
 from smtpfw.wire.dialect import Dialect, Extension
 from smtpfw.wire.grammar import Address
-from smtpfw.wire.incoming import DataReceiver
+from smtpfw.wire.incoming import DataReceiver, begin_message, drop_transaction
 from smtpfw.wire.parameters import Options, parse_options
-from smtpfw.wire.phases import MAIL, RCPT
+from smtpfw.wire.phases import LMTP_OUT_OF_PHASE, LMTP_VERBS, MAIL, OUT_OF_PHASE, RCPT, VERBS
 from smtpfw.wire.replies import (
     CANNOT_VERIFY,
     CLOSING,
@@ -51,18 +52,18 @@ def helo(connection: ServerConnection, argument: bytes) -> Any:
 def _hello(connection: ServerConnection, argument: bytes, extended: bool) -> Any:
     name = parse_hello(argument, connection.config.profile)
 
-    def greet(answer: Answer) -> Any:
+    def greet(answer: Outcome) -> Any:
         connection.introduce(name, extended)
         if not extended:
             return Reply(250, connection.config.hostname, NO_ENHANCED_CODE)
         lines = connection.make_offer()
         return Reply(250, "\n".join([connection.config.hostname, *lines]), NO_ENHANCED_CODE)
 
-    def proceed(answer: Answer) -> Any:
+    def proceed(answer: Outcome) -> Any:
         if isinstance(answer, SMTPError):
             return answer
         # RFC 5321 section 4.1.4: EHLO resets as RSET does.
-        return connection.drop_transaction("ehlo", greet)
+        return drop_transaction(connection, "ehlo", greet)
 
     return connection.ask(connection.application.hello(name, extended), proceed)
 
@@ -80,7 +81,7 @@ def mail(connection: ServerConnection, argument: bytes) -> Any:
     return _accept_sender(connection, sender, options, answer)
 
 
-def _accept_sender(connection: ServerConnection, sender: Address, options: Options, answer: Answer) -> Any:
+def _accept_sender(connection: ServerConnection, sender: Address, options: Options, answer: Outcome) -> Any:
     if isinstance(answer, SMTPError):
         return answer
     connection.transactions += 1
@@ -108,7 +109,7 @@ def rcpt(connection: ServerConnection, argument: bytes) -> Any:
     return _accept_recipient(connection, recipient, options, answer)
 
 
-def _accept_recipient(connection: ServerConnection, recipient: Address, options: Options, answer: Answer) -> Any:
+def _accept_recipient(connection: ServerConnection, recipient: Address, options: Options, answer: Outcome) -> Any:
     if isinstance(answer, SMTPError):
         return answer
     assert connection.transaction is not None
@@ -123,14 +124,14 @@ def data(connection: ServerConnection, argument: bytes) -> Any:
     for check in connection.dialect.data_checks:
         check(connection)
     receiver = DataReceiver(connection)
-    connection.message = receiver.message
+    begin_message(connection, receiver.message)
     connection.receiver = receiver
     return START_MAIL_INPUT
 
 
 def rset(connection: ServerConnection, argument: bytes) -> Any:
     _no_argument("RSET", argument)
-    return connection.drop_transaction("rset", lambda answer: OK_RESET)
+    return drop_transaction(connection, "rset", lambda answer: OK_RESET)
 
 
 def noop(connection: ServerConnection, argument: bytes) -> Any:
@@ -165,6 +166,7 @@ def _no_argument(name: str, argument: bytes) -> None:
 SERVED: dict[str, Callable[[ServerConnection, bytes], Any]] = {
     "EHLO": ehlo,
     "HELO": helo,
+    "LHLO": ehlo,
     "MAIL": mail,
     "RCPT": rcpt,
     "DATA": data,
@@ -176,10 +178,19 @@ SERVED: dict[str, Callable[[ServerConnection, bytes], Any]] = {
 }
 
 
-def compile_dialect(extensions: Iterable[Extension]) -> Dialect:
+def compile_dialect(extensions: Iterable[Extension], protocol: str = SMTP) -> Dialect:
     """
-    Compile a listener's extensions, in the order in which EHLO names them.
+    Compile a listener's extensions, in the order in which EHLO or LHLO names them.
 
+    :param protocol: ``smtp`` or ``lmtp``.
     :raises ConfigError: if one is missing what it needs, or two claim the same word.
     """
-    return Dialect(extensions, SERVED)
+    if protocol == SMTP:
+        return Dialect(extensions, VERBS, SERVED, OUT_OF_PHASE)
+    dialect = Dialect(extensions, LMTP_VERBS, SERVED, LMTP_OUT_OF_PHASE)
+    keywords = {extension.keyword for extension in dialect.extensions}
+    for keyword in ("PIPELINING", "ENHANCEDSTATUSCODES"):
+        if keyword not in keywords:
+            # RFC 2033 section 5
+            raise ConfigError(f"LMTP needs {keyword}, which is not in the list of extensions")
+    return dialect
