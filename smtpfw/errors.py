@@ -59,7 +59,7 @@ class SMTPError(Exception):
     A refusal: a reply of class 4 (try again) or 5 (don't).
 
     :param code: the reply code, 400 to 599.
-    :param enhanced_code: ``(class, subject, detail)``; by default derived from ``code``.
+    :param enhanced_code: ``(class, subject, detail)`` or a text like ``5.7.1``; by default derived from ``code``.
     :param message: the text behind the codes. Line breaks make a multi-line reply; control characters are
         stripped when it is written.
     """
@@ -71,9 +71,11 @@ class SMTPError(Exception):
     def __init__(
         self,
         code: int | None = None,
-        enhanced_code: tuple[int, int, int] | None = None,
+        enhanced_code: tuple[int, int, int] | str | None = None,
         message: str | None = None,
     ) -> None:
+        if isinstance(enhanced_code, str):
+            enhanced_code = EnhancedCode.parse(enhanced_code)
         if code is not None:
             if not 400 <= code <= 599:
                 raise ValueError(f"an SMTPError is a refusal, so its code is 400 to 599, not {code}")
@@ -155,6 +157,14 @@ class TooManyRecipients(NamedSMTPError):
     message = "Too many recipients"
 
 
+class AuthUnavailable(NamedSMTPError):
+    """What verifies credentials is out of order for the moment (RFC 4954 section 6)."""
+
+    code = 454
+    enhanced_code = EnhancedCode(4, 7, 0)
+    message = "Temporary authentication failure"
+
+
 class SyntaxProblem(NamedSMTPError):
     """A known command with a bad argument."""
 
@@ -179,12 +189,36 @@ class BadRecipientSyntax(NamedSMTPError):
     message = "Bad recipient address syntax"
 
 
+class AuthMalformed(NamedSMTPError):
+    """A response of the client's that is no base64, or not what its mechanism says (RFC 4954 section 4)."""
+
+    code = 501
+    enhanced_code = EnhancedCode(5, 5, 2)
+    message = "Cannot decode response"
+
+
+class AuthCancelled(NamedSMTPError):
+    """The client gave up with ``*`` (RFC 4954 section 4)."""
+
+    code = 501
+    enhanced_code = EnhancedCode(5, 7, 0)
+    message = "Authentication cancelled"
+
+
 class BadSequence(NamedSMTPError):
     """A known command at the wrong moment."""
 
     code = 503
     enhanced_code = EnhancedCode(5, 5, 1)
     message = "Bad sequence of commands"
+
+
+class MechanismUnknown(NamedSMTPError):
+    """A SASL mechanism that is not offered (RFC 4954 section 4)."""
+
+    code = 504
+    enhanced_code = EnhancedCode(5, 5, 4)
+    message = "Unrecognized authentication type"
 
 
 class AuthRequired(NamedSMTPError):
@@ -201,6 +235,22 @@ class TLSRequired(NamedSMTPError):
     code = 530
     enhanced_code = EnhancedCode(5, 7, 0)
     message = "Must issue a STARTTLS command first"
+
+
+class AuthFailed(NamedSMTPError):
+    """The credentials do not verify, or do not allow to act for whom they should (RFC 4954 section 6)."""
+
+    code = 535
+    enhanced_code = EnhancedCode(5, 7, 8)
+    message = "Authentication credentials invalid"
+
+
+class EncryptionRequired(NamedSMTPError):
+    """AUTH on a line that is in clear (RFC 4954 section 6)."""
+
+    code = 538
+    enhanced_code = EnhancedCode(5, 7, 11)
+    message = "Encryption required for requested authentication mechanism"
 
 
 class MailboxUnavailable(NamedSMTPError):

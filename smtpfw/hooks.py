@@ -54,7 +54,7 @@ def _step(coroutine: Coroutine[Deferred[Any], Any, Any]) -> Any:
         waiting_on = coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    return Deferred.fromCoroutine(_continue(coroutine, waiting_on))
+    return _unwrap(Deferred.fromCoroutine(_continue(coroutine, waiting_on)))
 
 
 def _continue(

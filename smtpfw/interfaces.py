@@ -61,7 +61,8 @@ class IConnection(Interface):
     )
     tls: str = Attribute("The version and cipher of TLS, as 'TLSv1.3 TLS_AES_256_GCM_SHA384'; empty on a clear line.")
     transaction: Transaction | None = Attribute(
-        "The sender, the accepted recipients and the id of the transaction under way; None outside of one. "
+        "The sender, the accepted recipients and the id of the transaction under way; None outside of one. A session "
+        "finds exactly those recipients there that it has accepted itself. "
         "A new object is made at each MAIL, and it is never changed after the end of its message."
     )
     context: dict[Any, Any] = Attribute("Yours: whatever you want to remember for as long as the connection lasts.")
@@ -77,6 +78,8 @@ class IBody(Interface):
     Chunks are slices of bytes of any size, never lines. The text of a body never
     holds a bare CR or LF; with BODY=BINARYMIME the octets are as they were sent.
     Not reading is the back-pressure: while nobody reads, the peer is paused.
+
+    It can be read once: reading on behind its end raises RuntimeError.
 
     Every way to read raises what ends the message early:
     :class:`~smtpfw.errors.DataReset` when the client has gone or sent RSET,

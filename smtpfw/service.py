@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 
 from smtpfw.config import ServicePlan, make_plan
 from smtpfw.config.describing import describe_backend, describe_listening, describe_trial
-from smtpfw.config.listeners import bind_all
+from smtpfw.config.listeners import bind_all, check_ports
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
@@ -72,6 +72,7 @@ def makeService(options: ServerOptions) -> IService:
         plan = make_plan(options)
         factory = SMTPServerFactory(plan.backend, plan.config, tls=plan.tls, reactor=reactor)
         sockets = bind_all(plan.listeners, factory, reactor, plan.tls)
+        check_ports(plan.config.protocol, sockets)
     except ConfigError as mistake:
         _give_up(str(mistake))
     return SMTPService(plan, factory, sockets, reactor)
@@ -163,7 +164,7 @@ class SMTPService(Service):
         if isinstance(failure.value, (ConfigError, OSError)):
             self._log.critical("smtpfw: can't start: {reason}", reason=failure.getErrorMessage())
         else:
-            self._log.failure("smtpfw: can't start", failure)
+            self._log.failure("smtpfw: can't start: {reason}", failure, reason=failure.getErrorMessage())
         self._exit_with(1)
         # At this moment the reactor may not run yet, and then it can't be stopped.
         self._reactor.callWhenRunning(self._stop_reactor)

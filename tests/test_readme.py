@@ -17,7 +17,7 @@ from twisted.scripts.twistd import ServerOptions as TwistdOptions
 
 from smtpfw import ServerConfig, Session, SessionBackend, SMTPServerFactory
 from smtpfw.config.settings import BY_NAME, SETTINGS, Setting
-from smtpfw.extensions import STANDARD, StartTLS
+from smtpfw.extensions import STANDARD
 from smtpfw.service import Options
 from smtpfw.testing import MemoryClient
 from smtpfw.wire.dialect import Extension
@@ -107,7 +107,7 @@ def test_the_table_of_limits_shows_their_defaults() -> None:
 
 def test_the_table_of_extensions_is_what_is_served() -> None:
     rows = table(README, "EHLO says", "RFC", "module")
-    served = [*STANDARD, StartTLS()]
+    served = STANDARD
     assert [row[0] for row in rows] == [extension.keyword for extension in served]
     for (keyword, rfc, link), extension in zip(rows, served, strict=True):
         path = f"{type(extension).__module__.replace('.', '/')}.py"
@@ -127,7 +127,7 @@ def test_the_table_of_profiles_is_the_table_of_profiles() -> None:
         "max_command_line": str,
         "bare_newlines": {"normalize": "becomes CRLF", "reject": "refused"}.__getitem__,
         "max_text_line": lambda value: str(value or "no limit"),
-        "refuse_early_talkers": lambda value: "refused" if value else "served",
+        "greeting_delay": lambda value: f"refused: the greeting waits {value:g} s" if value else "served",
     }
     rows = table(ROOT / "docs" / "wire.md", "what", *PROFILES)
     assert [row[1:] for row in rows] == [

@@ -46,7 +46,7 @@ class StoredMessage:
 @implementer(IBackend)
 class MemoryBackend:
     """
-    Keeps messages in :attr:`messages`, the oldest first. Take out what you have seen to make room.
+    Keeps messages in :attr:`messages`, the oldest first; :meth:`take` makes room.
 
     :param max_messages: how many at most.
     :param max_bytes: octets of all bodies together.
@@ -58,6 +58,8 @@ class MemoryBackend:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.messages: list[StoredMessage] = []
+        # The octets of the first so many messages: summed up once, not for each message that comes.
+        self._summed = (0, 0)
 
     def new_session(self, connection: IConnection) -> ISession:
         """Make a session that stores here."""
@@ -71,7 +73,19 @@ class MemoryBackend:
         """
         if len(self.messages) >= self.max_messages:
             raise InsufficientStorage
-        return self.max_bytes - sum(len(message.body) for message in self.messages)
+        count, octets = self._summed
+        if count > len(self.messages):
+            # Somebody took some out.
+            count = octets = 0
+        octets += sum(len(message.body) for message in self.messages[count:])
+        self._summed = (len(self.messages), octets)
+        return self.max_bytes - octets
+
+    def take(self) -> list[StoredMessage]:
+        """Take out all messages, to make room."""
+        messages, self.messages = self.messages, []
+        self._summed = (0, 0)
+        return messages
 
     def describe(self) -> list[str]:
         """Say where mail goes."""

@@ -10,6 +10,7 @@ it is a Python module, and the next argument names a class or function in it:
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,14 +83,21 @@ def backend_from_string(text: str) -> IBackend:
     if "." in description.prefix:
         return _python_backend(description)
     built_in = BUILT_IN.get(description.prefix)
+    if built_in is None and description.positional and _is_module(description.prefix):
+        return _python_backend(description)
     if built_in is None:
         known = ", ".join(BUILT_IN)
         near = nearest(description.prefix, BUILT_IN)
         raise ConfigError(
             f"--backend {text}: unknown backend {description.prefix!r}{near} (known are {known}; "
-            "your own is package.module:Name, with a dot)"
+            "your own is module:Name; --python-path DIR adds a folder to look in)"
         )
     return _built_in_backend(description, built_in)
+
+
+def _is_module(name: str) -> bool:
+    """Whether it is the name of a module that can be imported, one file in a folder of the path, say."""
+    return name.isidentifier() and importlib.util.find_spec(name) is not None
 
 
 def _built_in_backend(description: Description, built_in: BuiltIn) -> IBackend:

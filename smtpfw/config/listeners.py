@@ -26,12 +26,13 @@ from smtpfw.config.settings import nearest
 from smtpfw.config.sockets import Binder, BoundSocket
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
+from smtpfw.wire.config import LMTP
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
     from twisted.internet.ssl import CertificateOptions
 
-__all__ = ["Listener", "bind_all", "parse_listener"]
+__all__ = ["Listener", "bind_all", "check_ports", "parse_listener"]
 
 _SMTPS = "smtps:"
 
@@ -44,6 +45,8 @@ _DEFAULTS = {
     "unix": {"mode": (1, "660"), "backlog": (2, "1024")},
 }
 _BUILT_IN = ("tcp", "unix", "ssl")
+# Refused above, or without a socket that could be bound beforehand.
+_UNUSABLE = {"haproxy", "stdio", "tls"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,12 @@ def parse_listener(text: str) -> Listener:
     endpoint = text[len(_SMTPS) :] if implicit_tls else text
     if implicit_tls and endpoint.split(":", 1)[0].isdecimal():
         endpoint = f"tcp:{endpoint}"
+    if endpoint.startswith("haproxy:"):
+        # Twisted's wrapper lets us speak before the header has come, trusts every peer, and STARTTLS fails behind it.
+        raise ConfigError(f"--listen {text}: the PROXY protocol is not served")
+    if endpoint.startswith("tls:"):
+        # Twisted's takes the next word for a folder of certificates, and port 443 on all addresses.
+        raise ConfigError(f"--listen {text}: for TLS from the first octet write smtps:PORT, and give --tls CERT[:KEY]")
     try:
         description = parse_description(endpoint)
     except ConfigError as error:
@@ -99,6 +108,17 @@ def bind_all(
             one.discard()
         raise
     return bound
+
+
+def check_ports(protocol: str, sockets: list[BoundSocket]) -> None:
+    """
+    Look whether a protocol may be spoken where we listen.
+
+    :raises ConfigError: for LMTP on port 25, where others expect SMTP (RFC 2033 section 5).
+    """
+    for bound in sockets:
+        if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
+            raise ConfigError("--listen: LMTP must not be served on port 25; choose another one")
 
 
 def _bind(
@@ -142,7 +162,8 @@ def _explain(listener: Listener, error: BaseException) -> str:
     if isinstance(error, TypeError) and "::" in listener.endpoint:
         return r"colons in a value take a backslash each, as in tcp6:25:interface=\:\:1"
     if isinstance(error, ValueError) and "Unknown endpoint type" in str(error):
-        types = sorted({*_BUILT_IN, *(str(plugin.prefix) for plugin in getPlugins(IStreamServerEndpointStringParser))})
+        plugins = {str(plugin.prefix) for plugin in getPlugins(IStreamServerEndpointStringParser)}
+        types = sorted({*_BUILT_IN, *plugins} - _UNUSABLE)
         if description.prefix.isdecimal():
             return f"no endpoint type; did you mean tcp:{listener.text}?"
         near = nearest(description.prefix, [*types, "smtps"])

@@ -8,7 +8,6 @@ nothing and starts nothing.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from smtpfw.config.settings import SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
 from smtpfw.errors import ConfigError
 from smtpfw.tls import server_context
-from smtpfw.wire.config import LMTP, ServerConfig
+from smtpfw.wire.config import ServerConfig
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import CertificateOptions
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from smtpfw.interfaces import IBackend
 
 __all__ = ["ServicePlan", "make_plan"]
-
-_PORT_25 = re.compile(r"tcp6?:(?:port=)?25(?::|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +65,6 @@ def make_plan(values: Mapping[str, Any]) -> ServicePlan:
     if tls is None and values["require_tls"]:
         raise ConfigError("--require-tls: there is no certificate to offer; give --tls CERT[:KEY]")
     for listener in listeners:
-        if values["protocol"] == LMTP and _PORT_25.match(listener.endpoint):
-            # RFC 2033 section 5: who speaks SMTP there must not be answered in LMTP.
-            raise ConfigError(f"--listen {listener.text}: LMTP must not be served on port 25; choose another one")
         if listener.implicit_tls and tls is None:
             raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
     _extend_path(values["python_path"])

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from smtpfw.config import units
-from smtpfw.wire.config import LMTP, SMTP, ServerConfig
+from smtpfw.wire.config import HOSTNAME_PATTERN, LMTP, SMTP, ServerConfig
 from smtpfw.wire.profiles import PROFILES, Profile
 
 __all__ = ["BY_NAME", "SERVER_NAMES", "SETTINGS", "Kind", "Setting", "default_hostname", "nearest"]
-
-# RFC 5321 section 4.1.2: a domain, or an address literal for a host that has none. Underscores are common inside.
-_HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?|\[[0-9A-Za-z:.]{2,64}\]")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -36,11 +32,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def default_hostname() -> str:
     """The machine's full name if it has one (a dot shows it), or else its short name."""
     full = socket.getfqdn()
-    return full if "." in full and _HOSTNAME.fullmatch(full) else socket.gethostname()
+    return full if "." in full and HOSTNAME_PATTERN.fullmatch(full) else socket.gethostname()
 
 
 def _parse_hostname(text: str) -> str:
-    if _HOSTNAME.fullmatch(text) is None:
+    if HOSTNAME_PATTERN.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no host name; write one as mx.example.org, or an address as [192.0.2.1]")
     return text
 

@@ -114,10 +114,15 @@ class Binder:
             raise
 
     def listenSSL(
-        self, port: int, factory: IProtocolFactory, context: Any, backlog: int = 50, interface: str = ""
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,  # noqa: N803
+        backlog: int = 50,
+        interface: str = "",
     ) -> BoundSocket:
         """Listen on a TCP port with TLS from the first octet, as Twisted's ``ssl:`` endpoint asks for."""
-        return self.listenTCP(port, TLSMemoryBIOFactory(context, False, factory), backlog, interface)
+        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
 
     def listenUNIX(
         self,

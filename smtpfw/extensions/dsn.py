@@ -98,8 +98,9 @@ def _parse_notify(text: str | None) -> frozenset[str]:
 
 
 def _format_notify(value: frozenset[str]) -> str:
-    text = ",".join(sorted(value, key=(*_EVENTS, *value).index))
-    _parse_notify(text)
+    text = ",".join(word for word in (_NEVER, *_EVENTS) if word in value)
+    if _parse_notify(text) != value:
+        raise ValueError("a word that is none of NOTIFY")
     return text
 
 
@@ -168,11 +169,9 @@ RET: Parameter[str | None] = Parameter("RET", parse=_parse_return, format=_forma
 #: What the sender calls this transaction, decoded; None when not given.
 ENVID: Parameter[str | None] = Parameter("ENVID", parse=_parse_envelope_id, format=_format_envelope_id, default=None)
 
-#: When to notify: ``NEVER`` alone, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``; empty when not given, which leaves
-#: it to the server whether FAILURE includes DELAY (RFC 3461 section 4.1).
-NOTIFY: Parameter[frozenset[str]] = Parameter(
-    "NOTIFY", parse=_parse_notify, format=_format_notify, default=frozenset()
-)
+#: When to notify: ``NEVER`` alone, or some of ``SUCCESS``, ``FAILURE`` and ``DELAY``. Empty when not given, which means
+#: FAILURE, or FAILURE and DELAY, as the server likes (RFC 3461 section 4.1).
+NOTIFY: Parameter[frozenset[str]] = Parameter("NOTIFY", parse=_parse_notify, format=_format_notify, default=frozenset())
 
 #: An :class:`OriginalRecipient`; None when not given.
 ORCPT: Parameter[OriginalRecipient | None] = Parameter(

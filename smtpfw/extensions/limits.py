@@ -14,8 +14,7 @@ served; the other two are kept here.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, NamedTuple
 
 from smtpfw.errors import ConfigError, SMTPError, TooManyRecipients
 from smtpfw.wire.dialect import Extension
@@ -91,9 +90,6 @@ class Limits(Extension):
             format_limits(self._limits)
         except ValueError as error:
             raise ConfigError(f"extension LIMITS: {error}") from None
-        # One extension serves all connections of its listener: what it knows of one is kept for as long as the
-        # application of that one lives, which belongs to no other.
-        self._domains: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     def advertise(self, connection: ServerConnection) -> str | None:
         # A listener that takes more than can be said says the most that can: nobody is refused who keeps to that.
@@ -103,8 +99,8 @@ class Limits(Extension):
 
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
         if 0 < self._limits.max_transactions <= connection.transactions:
-            # RFC 9422 names no reply. 421 closes, so that the client goes on with a new connection, where it may; any
-            # other would let it try the rest of its messages here, one by one. Exim does the same.
+            # 421 closes, so that the client goes on in a new connection; any other reply would let it try the rest of
+            # its messages here, one after the other. Exim answers so, too.
             raise SMTPError(421, (4, 7, 0), "Too many messages on this connection")
 
     def check_rcpt(self, connection: ServerConnection, recipient: Address, options: Options) -> None:
@@ -112,7 +108,7 @@ class Limits(Extension):
         # A bare postmaster has no domain, and must be taken (RFC 5321 section 4.5.1).
         if not (self._limits.max_recipient_domains and domain):
             return
-        domains = self._domains.setdefault(connection.application, set())
+        domains = connection.context.setdefault(self, set())
         if domain not in domains:
             if len(domains) >= self._limits.max_recipient_domains:
                 raise TooManyRecipients("Too many domains of recipients on this connection")

@@ -20,7 +20,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
@@ -45,6 +45,7 @@ class MessageBody:
         self._unread = 0
         self._holding = False
         self._whole = False
+        self._ended = False
         self._error: BaseException | None = None
         self._reader: Deferred[None] | None = None
 
@@ -101,6 +102,10 @@ class MessageBody:
             if self._error is not None:
                 raise self._error
             if self._whole:
+                if self._ended:
+                    # An empty body would be stored, and nobody would know why.
+                    raise RuntimeError("this body has been read to its end already")
+                self._ended = True
                 raise StopAsyncIteration
             await self._more()
         chunk = self._chunks.popleft()
@@ -112,7 +117,6 @@ class MessageBody:
     def _more(self) -> Deferred[None]:
         if self._reader is not None:
             raise RuntimeError("this body is being read already")
-        self._let_go()
         self._reader = Deferred(self._forget_reader)
         return self._reader
 
@@ -132,7 +136,9 @@ class MessageBody:
 
     def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
         """See :meth:`IBody.deliver_to`."""
-        return Deferred.fromCoroutine(_Delivery(self, consumer).run())
+        delivery = _Delivery(self, consumer)
+        delivery.running = Deferred.fromCoroutine(delivery.run())
+        return delivery.running
 
 
 @implementer(IPushProducer)
@@ -144,21 +150,34 @@ class _Delivery:
         self._consumer = consumer
         self._paused: Deferred[None] | None = None
         self._stopped = False
+        self._reading = False
+        self.running: Deferred[None] | None = None
 
     async def run(self) -> None:
         consumer: Any = self._consumer
         consumer.registerProducer(self, True)
         try:
-            async for chunk in self._body:
+            while not self._stopped and (chunk := await self._next()) is not None:
                 consumer.write(chunk)
                 if self._paused is not None:
                     await self._paused
-                if self._stopped:
-                    break
             if self._stopped:
                 raise ConsumerGone("the consumer wants no more of the body")
         finally:
             consumer.unregisterProducer()
+
+    async def _next(self) -> bytes | None:
+        self._reading = True
+        try:
+            return await anext(self._body)
+        except StopAsyncIteration:
+            return None
+        except CancelledError:
+            if self._stopped:
+                return None
+            raise
+        finally:
+            self._reading = False
 
     def pauseProducing(self) -> None:
         if self._paused is None:
@@ -172,6 +191,9 @@ class _Delivery:
     def stopProducing(self) -> None:
         self._stopped = True
         self.resumeProducing()
+        if self._reading and self.running is not None:
+            # The peer may be silent for minutes; the consumer's end is known now.
+            self.running.cancel()
 
 
 class ConsumerGone(Exception):

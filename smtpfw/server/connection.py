@@ -52,7 +52,9 @@ class Connection:
 
     @property
     def peer_host(self) -> str:
-        return getattr(self.peer, "host", None) or ""
+        host: str = getattr(self.peer, "host", None) or ""
+        # An IPv4 client of a socket for both families: RFC 4291 section 2.5.5.2.
+        return host.removeprefix("::ffff:") if "." in host else host
 
     @property
     def hello_name(self) -> str:

@@ -14,8 +14,9 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
+from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
-from smtpfw.interfaces import IBackend
+from smtpfw.interfaces import IBackend, ISession
 from smtpfw.server.protocol import SMTPServerProtocol
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
@@ -37,8 +38,8 @@ class SMTPServerFactory(ServerFactory):
     :param backend: where mail goes.
     :param config: what is served, within which limits.
     :param tls: makes the TLS side of STARTTLS, as :func:`smtpfw.tls.server_context` gives it; None for no STARTTLS.
-    :param extensions: what EHLO offers; by default :data:`smtpfw.extensions.STANDARD`, and STARTTLS where ``tls`` is
-        given.
+    :param extensions: what EHLO offers; by default :data:`smtpfw.extensions.STANDARD`. Left out of it are
+        STARTTLS where ``tls`` is None, and those that the backend would have to honour and does not.
     :param reactor: for time limits; by default the global one.
     :raises ConfigError: if the extensions don't fit together.
 
@@ -57,6 +58,8 @@ class SMTPServerFactory(ServerFactory):
         extensions: Iterable[Extension] | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
+        if isinstance(backend, type) and ISession.implementedBy(backend):
+            raise ConfigError(f"{backend.__name__} is a session class; give SessionBackend({backend.__name__})")
         verifyObject(IBackend, backend)
         if reactor is None:
             # Not at the top: importing it installs it, and twistd's --reactor would come too late.
@@ -67,13 +70,13 @@ class SMTPServerFactory(ServerFactory):
         self.config = config
         self.tls = tls
         self.clock = reactor
-        chosen = list(STANDARD if extensions is None else extensions)
-        if extensions is None and tls is not None:
-            chosen.append(StartTLS())
-        self.dialect = compile_dialect(
-            (extension for extension in chosen if not extension.end_to_end or extension.keyword in backend.honours),
-            config.protocol,
+        served = (
+            extension
+            for extension in (STANDARD if extensions is None else extensions)
+            if (tls is not None or not isinstance(extension, StartTLS))
+            and (not extension.end_to_end or extension.keyword in backend.honours)
         )
+        self.dialect = compile_dialect(served, config.protocol)
         self.connections: set[SMTPServerProtocol] = set()
         self._ids = count(1)
         # Tells the connections of this run from those of the one before in a log.

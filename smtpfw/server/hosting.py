@@ -25,7 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from smtpfw.errors import DataReset, ServiceNotAvailable, SMTPError, TryAgainLater
+from smtpfw.errors import DataReset, SMTPError, TryAgainLater
 from smtpfw.hooks import call_hook, settle
 from smtpfw.interfaces import IBackend, IBody, IHelloSession, ILMTPSession, ISession, IVerifySession
 from smtpfw.server.body import MessageBody
@@ -36,7 +36,7 @@ from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
-from smtpfw.wire.replies import OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
+from smtpfw.wire.replies import OK, OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
 
 if TYPE_CHECKING:
     from smtpfw.server.protocol import SMTPServerProtocol
@@ -94,6 +94,8 @@ class SessionHost:
             self._mail = overridden(session, "mail")
             self._rcpt = overridden(session, "rcpt")
             self._data = self._choose_data(session)
+            self._reset = overridden(session, "reset")
+            self._logout = session.logout
         except AttributeError:
             # It is no session: a forgotten ``return`` gives None.
             self._open_failed(Failure())
@@ -113,8 +115,7 @@ class SessionHost:
             return
         if not isinstance(error, SMTPError):
             self._fault(failure)
-            error = ServiceNotAvailable("Service not available, try again later")
-            error.enhanced_code = TryAgainLater.enhanced_code
+            error = SMTPError(421, (4, 3, 0), "Service not available, try again later")
         if not self._gone:
             self._opened(error)
 
@@ -127,17 +128,24 @@ class SessionHost:
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
         if session is not None:
-            self._notify(session.logout, reason)
+            self._notify(self._logout, reason)
 
     def _notify(self, hook: Callable[[str], Any], reason: str) -> None:
         """Call a hook that can't refuse, and that nobody waits for."""
         try:
             result = call_hook(hook, reason)
         except Exception:
-            self._fault(Failure())
+            self._not_told(Failure())
             return
         if isinstance(result, Deferred):
-            result.addErrback(self._fault)
+            result.addErrback(self._not_told)
+
+    def _not_told(self, failure: Failure) -> None:
+        self._log.failure(
+            "{connection}: reset or logout of the session failed; the client does not notice",
+            failure,
+            connection=self._protocol.wire.id,
+        )
 
     def connection_lost(self, reason: str) -> None:
         """Nobody is there any more: end what can be ended, and let the rest come to its end."""
@@ -185,11 +193,17 @@ class SessionHost:
         return self._success(result, standard)
 
     def _success(self, result: Any, standard: Reply) -> Outcome:
-        if result is None or isinstance(result, Reply):
-            return result
+        if result is None:
+            return None
+        if isinstance(result, Reply):
+            if 200 <= result.code < 300:
+                return result
+            if result.code >= 400:
+                # A refusal, however it is spelled: the client must not be told one thing and the transaction another.
+                return SMTPError(result.code, result.enhanced_code, result.text)
         if isinstance(result, str):
             return Reply(standard.code, result, standard.enhanced_code)
-        return self._refusal(TypeError(f"a hook returns None, a Reply or a text, not {result!r}"))
+        return self._refusal(TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {result!r}"))
 
     def _failed(self, failure: Failure) -> Outcome:
         error = failure.value
@@ -212,7 +226,7 @@ class SessionHost:
 
     def _fault(self, failure: Failure) -> None:
         self._log.failure(
-            "{connection}: the backend failed; the client was told to try again",
+            "{connection}: a hook or a verb failed; the client was told to try again",
             failure,
             connection=self._protocol.wire.id,
         )
@@ -249,7 +263,7 @@ class SessionHost:
     # -- the Application of the connection --------------------------------
 
     def hello(self, name: str, extended: bool) -> Answer:
-        return None if self._hello is None else self._ask(OK_SENDER, self._hello, name, extended)
+        return None if self._hello is None else self._ask(OK, self._hello, name, extended)
 
     def mail(self, sender: Address, options: Options) -> Answer:
         return None if self._mail is None else self._ask(OK_SENDER, self._mail, sender, options)
@@ -261,7 +275,7 @@ class SessionHost:
         return None if self._verify is None else self._ask(_VERIFIED, self._verify, text)
 
     def wait(self, result: Any) -> Answer:
-        return self._ask(OK_MESSAGE, settle, result)
+        return self._ask(OK, settle, result)
 
     def read_line(self, limit: int) -> Deferred[bytes]:
         line: Deferred[bytes] = Deferred()
@@ -283,13 +297,20 @@ class SessionHost:
         return self._refusal(error)
 
     def reset(self, reason: str) -> None:
-        if self._session is not None:
-            hook = overridden(self._session, "reset")
-            if hook is not None:
-                self._notify(hook, reason)
+        if self._session is not None and self._reset is not None:
+            self._notify(self._reset, reason)
 
     def can_start_tls(self) -> bool:
-        return self._protocol.factory.tls is not None
+        get_context = getattr(self._protocol.factory.tls, "getContext", None)
+        if get_context is None:
+            return True
+        try:
+            # What a context factory finds wrong, it finds here, while the client can still be told.
+            get_context()
+        except Exception:
+            self._log.failure("{connection}: TLS can't be offered", connection=self._protocol.wire.id)
+            return False
+        return True
 
     def start_tls(self) -> None:
         self._log_out("starttls")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
@@ -72,7 +73,12 @@ class SMTPServerProtocol(Protocol):
         self._host = SessionHost(self, factory.backend)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
         self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
+        # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn, the
+        # greeting, the end after our last word.
         self._group: IDelayedCall | None = None
+        self._backlog: IDelayedCall | None = None
+        self._greeting: IDelayedCall | None = None
+        self._lingering: IDelayedCall | None = None
         self._direct = False
         self._answers = 0
         self._handshaking = False
@@ -109,6 +115,9 @@ class SMTPServerProtocol(Protocol):
         if self._closed:
             self._linger(len(data))
             return
+        if self._handshaking:
+            # A protocol wrapped around us has not told us; but nothing is delivered before the handshake is over.
+            self.handshakeCompleted()
         self.wire.receive_data(data)
         self.flush()
 
@@ -125,12 +134,15 @@ class SMTPServerProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._timer.cancel()
-        self._cancel_group()
+        self._cancel_calls()
         if self._handshaking:
+            peer = self.transport.getPeer()
             self.log.info(
-                "TLS handshake with {peer} failed: {reason}",
-                peer=self.transport.getPeer(),
-                reason=reason.getErrorMessage(),
+                "{connection}: TLS handshake with {host}:{port} failed: {reason}",
+                connection=self.wire.id,
+                host=getattr(peer, "host", "a Unix socket"),
+                port=getattr(peer, "port", ""),
+                reason=_tls_reason(reason.value),
             )
         self._closed = True
         self.wire.close()
@@ -145,8 +157,7 @@ class SMTPServerProtocol(Protocol):
     def resumeProducing(self) -> None:
         self.wire.stalled = False
         if not self._closed:
-            self.wire.go_on()
-            self.flush()
+            self._go_on()
 
     def stopProducing(self) -> None:
         self.wire.stalled = True
@@ -159,15 +170,14 @@ class SMTPServerProtocol(Protocol):
         if wire.running:
             # Called from within; whoever set it to work flushes when it is done.
             return
-        while True:
-            if wire.waiting and wire.replies_due and wire.more_commands:
-                if self._group is None:
-                    self._group = self.factory.clock.callLater(GROUP_PATIENCE, self._group_waited)
-                break
+        if wire.waiting and wire.replies_due and wire.more_commands:
+            if self._group is None:
+                self._group = self.factory.clock.callLater(GROUP_PATIENCE, self._group_waited)
+        else:
             self._write()
-            if not wire.backlogged or wire.stalled:
-                break
-            wire.go_on()
+        if wire.backlogged and not wire.stalled and self._backlog is None:
+            # Others have their turn before this one's next commands.
+            self._backlog = self.factory.clock.callLater(0, self._go_on)
         if wire.phase is CLOSED:
             self._close()
             return
@@ -176,6 +186,11 @@ class SMTPServerProtocol(Protocol):
             return
         self._regulate()
         self._set_timer()
+
+    def _go_on(self) -> None:
+        self._backlog = None
+        self.wire.go_on()
+        self.flush()
 
     def _write(self) -> None:
         data = self.wire.data_to_send()
@@ -197,6 +212,13 @@ class SMTPServerProtocol(Protocol):
         group, self._group = self._group, None
         if group is not None:
             group.cancel()
+
+    def _cancel_calls(self) -> None:
+        self._cancel_group()
+        for call in (self._backlog, self._greeting, self._lingering):
+            if call is not None and call.active():
+                call.cancel()
+        self._backlog = self._greeting = self._lingering = None
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
@@ -282,11 +304,11 @@ class SMTPServerProtocol(Protocol):
             return
         self._closed = True
         if self._reason == "disconnected":
-            if self.wire.verb == b"QUIT":
+            if self.wire.said_quit:
                 self._reason = "quit"
             elif not self.wire.end_of_input:
                 self._reason = "error"
-        self._cancel_group()
+        self._cancel_calls()
         self._timer.closing()
         self.transport.unregisterProducer()
         self.wire.stalled = False
@@ -296,7 +318,7 @@ class SMTPServerProtocol(Protocol):
         if self._reason in ("error", "shutdown") and ITCPTransport.providedBy(self.transport) and not self.wire.tls:
             self._lingered = 0
             self.transport.loseWriteConnection()
-            self._group = self.factory.clock.callLater(LINGER_SECONDS, self._lose)
+            self._lingering = self.factory.clock.callLater(LINGER_SECONDS, self._lose)
         else:
             self.transport.loseConnection()
 
@@ -307,15 +329,21 @@ class SMTPServerProtocol(Protocol):
                 self._lose()
 
     def _lose(self) -> None:
-        if self._group is not None and self._group.active():
-            self._group.cancel()
-        self._group = None
+        self._cancel_calls()
         self.transport.loseConnection()
 
     def _opened(self, error: SMTPError | None) -> None:
         """A session, or a refusal, is there for a new connection."""
         if self._closed:
             return
+        delay = self.factory.config.profile.greeting_delay
+        if delay and error is None:
+            self._greeting = self.factory.clock.callLater(delay, self._greet, None)
+        else:
+            self._greet(error)
+
+    def _greet(self, error: SMTPError | None) -> None:
+        self._greeting = None
         self.wire.greet(error)
         if self.wire.phase is REFUSED:
             self._timer.refused()
@@ -331,6 +359,13 @@ class SMTPServerProtocol(Protocol):
         else:
             self.wire.restart()
         self.flush()
+
+
+def _tls_reason(error: BaseException | None) -> str:
+    """The words of OpenSSL, which come as tuples of library, function and reason; or those of the error itself."""
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return str(error.args[0][-1][-1])
+    return str(error)
 
 
 _SHUTTING_DOWN = Reply.from_error(ServiceNotAvailable("Service is shutting down, try again later"))

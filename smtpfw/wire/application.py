@@ -34,7 +34,11 @@ Answer = Outcome | Pending
 
 
 class Application(Protocol):
-    """What a connection asks of its driver. The methods never raise: a refusal is a returned SMTPError."""
+    """
+    What a connection asks of those who know what to do with mail.
+
+    The methods never raise: a refusal is a returned SMTPError.
+    """
 
     def hello(self, name: str, extended: bool) -> Answer:
         """EHLO (``extended``) or HELO."""

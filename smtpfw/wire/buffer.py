@@ -63,8 +63,8 @@ class ReceiveBuffer:
             self._position = 0
 
     def put_back(self, data: bytes) -> None:
-        """Give back the end of what :meth:`take` gave; the buffer must be empty."""
-        self._data = data
+        """Give back the end of what :meth:`take` gave."""
+        self._data = data + self.take()
         self._position = self._searched = 0
 
     def take(self) -> bytes:

@@ -131,7 +131,7 @@ def _decode_value(octets: bytes) -> str:
     except UnicodeDecodeError:
         raise SyntaxProblem("The value of a parameter is not valid UTF-8") from None
     if _CONTROL.search(value):
-        raise SyntaxProblem("A control character in the value of a parameter")
+        raise SyntaxProblem("An unprintable character in the value of a parameter")
     return value
 
 
@@ -148,7 +148,7 @@ def parse_hello(argument: bytes, profile: Profile) -> str:
     except UnicodeDecodeError:
         raise SMTPError(501, (5, 5, 2), "The name is not valid UTF-8") from None
     if not text.isprintable():
-        raise SMTPError(501, (5, 5, 2), "A control character in the name")
+        raise SMTPError(501, (5, 5, 2), "An unprintable character in the name")
     words = text.split()
     if not words or (len(words) > 1 and not profile.hello_first_word):
         raise SyntaxProblem("One domain name or address literal is expected")

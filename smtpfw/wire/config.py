@@ -7,9 +7,14 @@ for "no limit". Every default carries its precedents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 
+from smtpfw.errors import ConfigError
 from smtpfw.wire.profiles import DEFAULT, Profile
+
+#: RFC 5321 section 4.1.2: a domain, or an address literal for a host that has none. Underscores are common inside.
+HOSTNAME_PATTERN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?|\[[0-9A-Za-z:.]{2,64}\]")
 
 SMTP = "smtp"
 LMTP = "lmtp"
@@ -19,6 +24,8 @@ LMTP = "lmtp"
 class ServerConfig:
     """
     The settings of a listener.
+
+    :raises ConfigError: for a host name that is none, or a number below 0.
 
     :ivar hostname: our own name: first word of the greeting and of the answer to EHLO.
     :ivar protocol: ``smtp``, or ``lmtp`` (RFC 2033).
@@ -61,6 +68,19 @@ class ServerConfig:
     min_data_rate: float = 0.0  # off: a phone on a train is slow, too
     session_timeout: float = 0.0  # off: a busy relay keeps its connection
     write_timeout: float = 120.0  # Exim 300, chrj/smtpd 60
+
+    def __post_init__(self) -> None:
+        if not HOSTNAME_PATTERN.fullmatch(self.hostname):
+            # It is sent as it is, and must not end a line or begin another word.
+            raise ConfigError(f"hostname: {self.hostname!r} is no host name; write one as mx.example.org")
+        if self.protocol not in (SMTP, LMTP):
+            raise ConfigError(f"protocol: {self.protocol!r} is neither {SMTP} nor {LMTP}")
+        if not isinstance(self.profile, Profile):
+            raise ConfigError(f"profile: {self.profile!r} is no Profile; take one of smtpfw.wire.profiles.PROFILES")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, (int, float)) and not (isinstance(value, (int, float)) and value >= 0):
+                raise ConfigError(f"{field.name}: {value!r} is no number from 0; 0 is for no limit")
 
     @property
     def max_read_bytes(self) -> int:

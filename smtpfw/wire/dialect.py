@@ -1,8 +1,8 @@
 """
 An ESMTP extension as one value, and a listener's choice of them compiled into tables.
 
-Rule 1: the core never names an extension and never asks "is X on?". An
-extension that is not in the listener's list does not exist for it.
+Rule 1: the core never asks "is X on?". An extension that is not in the
+listener's list does not exist for it.
 
 Rule 2: what is compiled once is looked up ever after. A :class:`Dialect`
 belongs to a listener; an :class:`Offer` to a set of extensions that some
@@ -11,6 +11,7 @@ connections were offered, and is shared by all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,10 @@ class Extension:
 
     def __repr__(self) -> str:
         return f"<Extension {self.keyword}>"
+
+
+#: RFC 5321 section 4.1.1.1, ehlo-keyword; in capitals, as all are written.
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 
 
 class Offer:
@@ -154,6 +159,11 @@ class Dialect:
         self.no_offer = self._offer(())
 
     def _check(self) -> None:
+        for extension in self.extensions:
+            if not isinstance(extension, Extension):
+                raise ConfigError(f"{extension!r} is no Extension; an instance is meant, not the class")
+            if not _KEYWORD.fullmatch(extension.keyword):
+                raise ConfigError(f"{extension.keyword!r} of {type(extension).__name__} is no keyword for EHLO")
         keywords = [extension.keyword for extension in self.extensions]
         for extension in self.extensions:
             if keywords.count(extension.keyword) > 1:

@@ -131,7 +131,7 @@ def begin_message(connection: ServerConnection, message: IncomingMessage) -> Non
     assert connection.transaction is not None
     connection.message = message
     if connection.config.protocol == LMTP:
-        connection.outcomes = Outcomes(len(connection.transaction.recipients), connection.write)
+        connection.outcomes = Outcomes(len(connection.transaction.recipients), connection.write_outcome)
 
 
 def end_message(connection: ServerConnection, data: bytes) -> Any:

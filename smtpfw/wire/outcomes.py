@@ -73,4 +73,8 @@ class Outcomes:
 def _as_reply(outcome: Outcome) -> Reply:
     if outcome is None:
         return OK_MESSAGE
-    return Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome
+    reply = Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome
+    if reply.code == 421:
+        # It would say that no reply follows, and the client would send once more to those who have the message.
+        return Reply(451, reply.text, reply.enhanced_code)
+    return reply

@@ -70,7 +70,8 @@ class Parameter(Generic[T]):
         """
 
         def parse(text: str | None) -> str:
-            value = (text or "").upper()
+            # Some letters become ASCII when they are made capitals (U+0131, U+017F): they are not the word.
+            value = text.upper() if text is not None and text.isascii() else ""
             if value not in choices:
                 raise ValueError(f"must be one of {', '.join(choices)}")
             return value
@@ -136,6 +137,9 @@ class Options:
         return self._values.get("AUTH")
 
 
+#: Characters of an unknown keyword that go back to the peer.
+MAX_KEYWORD_SHOWN = 32
+
 #: What a command without parameters has; one object for all of them.
 NO_OPTIONS = Options()
 
@@ -154,7 +158,7 @@ def parse_options(raw: Mapping[str, str | None], known: Mapping[str, Parameter[A
     for keyword, text in raw.items():
         parameter = known.get(keyword)
         if parameter is None:
-            raise UnknownParameter(f"{keyword} is not recognized or not offered here")
+            raise UnknownParameter(f"{keyword[:MAX_KEYWORD_SHOWN]} is not recognized or not offered here")
         try:
             values[keyword] = parameter.parse(text)
         except ValueError as error:

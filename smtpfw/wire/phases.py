@@ -1,9 +1,10 @@
 """
 What may be said when: all of it, in one table.
 
-Rule 1: everything that decides whether a verb is allowed at a moment stands
-in this file, or in the :class:`Verb` rows of an extension. The connection
-looks rows up; it never asks "are we in the middle of ...?".
+Rule 1: what decides whether a verb is allowed at a moment stands in this
+file, or in the :class:`Verb` rows of an extension. The connection looks rows
+up; it never asks "are we in the middle of ...?". BDAT alone judges for itself,
+since its octets have to be read wherever it stands.
 
 Rule 2: this file does not know what a verb does, nor on which side we are.
 
@@ -13,7 +14,8 @@ The life of a connection::
         |                                       ^                             |
         +--554--> REFUSED                       +---------- LAST ---- CHUNKING <-- BDAT
 
-From anywhere EHLO and RSET lead back to READY, QUIT and 421 lead to CLOSED.
+From anywhere EHLO leads to READY, and RSET back to it from all that is behind
+it; QUIT and 421 lead to CLOSED.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class Profile:
     :ivar max_command_line: octets of a command line, CRLF included, before what extensions add.
     :ivar bare_newlines: what becomes of a bare CR or LF in a text body, ``normalize`` or ``reject``.
     :ivar max_text_line: octets of a line in a text body, CRLF not included; 0 for no limit.
-    :ivar refuse_early_talkers: refuse a client that speaks before the greeting (RFC 5321 section 4.3.1).
+    :ivar greeting_delay: seconds that the greeting waits, to refuse a client that does not wait for it (RFC 5321
+        section 4.3.1); 0 to greet at once and let everybody talk.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Profile:
     max_command_line: int = 2048  # Postfix line_length_limit
     bare_newlines: str = NORMALIZE
     max_text_line: int = 65536  # pymta 65,536; Postfix folds at 2,048, others refuse at 998 and lose real mail
-    refuse_early_talkers: bool = False
+    greeting_delay: float = 0.0
 
 
 STRICT = Profile(
@@ -57,7 +58,7 @@ STRICT = Profile(
     max_command_line=512,  # RFC 5321 section 4.5.3.1.4
     bare_newlines=REJECT,
     max_text_line=998,  # RFC 5321 section 4.5.3.1.6
-    refuse_early_talkers=True,
+    greeting_delay=1.0,  # Postfix postscreen_greet_wait 2 to 6 s, sendmail greet_pause 5 s; bots do not wait at all
 )
 DEFAULT = Profile("default")
 LENIENT = Profile(

@@ -8,7 +8,7 @@ commands.
 Rule 2: whoever answers returns a reply or raises an SMTPError. One place
 counts them and gives them out, :meth:`ServerConnection.write`.
 
-Rule 3: nothing here knows a verb, an extension, Twisted, or the time.
+Rule 3: nothing here knows what a verb does, an extension, Twisted, or the time.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Receiver(Protocol):
         """Take octets; None while there is more to come, else those behind the end, which are commands again."""
 
 
-#: Replies that are made before they are asked for: a peer that sends commands and reads nothing gets no more.
-MAX_REPLIES_DUE = 500
+#: Replies that are made at a time: a peer that sends commands and reads nothing gets no more, and one that sends many
+#: at once does not keep the others waiting. 1,000 recipients and their transaction take some turns.
+MAX_REPLIES_DUE = 250
 
 _BARE_NEWLINE = Reply(500, "lines must end in CRLF", (5, 5, 2))
 _LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 2))
@@ -57,6 +58,7 @@ class ServerConnection:
     :param id: names the connection; its transactions are ``id.1``, ``id.2`` ...
     :param tls: whether the line is encrypted from the start.
 
+    :ivar context: what extensions remember of the connection, each under a key of its own.
     :ivar phase: where we are, one of :mod:`smtpfw.wire.phases`.
     :ivar hello_name: what the client called itself.
     :ivar extended: whether it said EHLO.
@@ -72,6 +74,7 @@ class ServerConnection:
     :ivar held: whether the application wants no more of the message for now.
     :ivar end_of_input: whether the peer has said that it will send no more.
     :ivar finishing: whether nothing more is read; see :meth:`finish`.
+    :ivar said_quit: whether the client has ended the dialog itself.
     :ivar running: whether the connection is at work, somewhere up the stack.
     :ivar backlogged: whether commands wait only because their replies would be too many at once; see :meth:`go_on`.
     :ivar stalled: the driver sets it while the peer does not read its replies: no more of them are made, until
@@ -90,6 +93,7 @@ class ServerConnection:
         "application",
         "backlogged",
         "config",
+        "context",
         "dialect",
         "end_of_input",
         "extended",
@@ -104,6 +108,7 @@ class ServerConnection:
         "receiver",
         "recipient_refused",
         "running",
+        "said_quit",
         "stalled",
         "tls",
         "transaction",
@@ -120,6 +125,7 @@ class ServerConnection:
         self.application = application
         self.id = id
         self.tls = tls
+        self.context: dict[Any, Any] = {}
         self.hello_name = ""
         self.extended = False
         self.offer: Offer = dialect.no_offer
@@ -141,6 +147,7 @@ class ServerConnection:
         self.backlogged = False
         self.stalled = False
         self.finishing = False
+        self.said_quit = False
         self.running = False
         self._take_line: tuple[Callable[[bytes | None], None], int] | None = None
         self._choose_tables()
@@ -163,7 +170,7 @@ class ServerConnection:
             self.enter(REFUSED)
             enhanced_code = error.enhanced_code if error.enhanced_code.klass == 5 else (5, 0, 0)
             self.write(Reply(554, error.message, enhanced_code))
-        elif len(self._buffer) and self.config.profile.refuse_early_talkers:
+        elif len(self._buffer) and self.config.profile.greeting_delay:
             # RFC 5321 section 4.3.1: the client must wait for the greeting. Who does not is mostly a spambot.
             self.close(_EARLY_TALKER)
         else:
@@ -195,7 +202,7 @@ class ServerConnection:
             raise RuntimeError("no answer is due")
         self.waiting = False
         if self.phase is not CLOSED:
-            self.settle(self._proceed(answer))
+            self.settle(self._guard(self._proceed, answer))
             self._run()
 
     def take_line(self, take: Callable[[bytes | None], None], limit: int) -> None:
@@ -349,14 +356,22 @@ class ServerConnection:
             self.write(self._refuse_verb(verb))
             return True
         self.verb = verb
-        try:
-            result = serve(self, argument)
-        except SMTPError as error:
-            result = error
-        except Exception as error:
-            result = self.application.fault(error)
+        replies = len(self._out)
+        result = self._guard(serve, self, argument)
+        if result is None and len(self._out) == replies and self.receiver is None and not self.waiting:
+            # A client that pipelines would take the next reply for this one's.
+            result = self._guard(_no_answer, verb)
         self.settle(result)
         return True
+
+    def _guard(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Take a step of a verb; what it raises is its answer."""
+        try:
+            return step(*arguments)
+        except SMTPError as error:
+            return error
+        except Exception as error:
+            return self.application.fault(error)
 
     def _give_line(self, line: bytes | None) -> None:
         assert self._take_line is not None
@@ -395,6 +410,10 @@ class ServerConnection:
 
     def _choose_tables(self) -> None:
         self._tables = self.dialect.tables[self._tls_first, self.extended]
+
+    def write_outcome(self, reply: Reply) -> None:
+        """Give out what became of a message for one recipient; it is no mistake of the peer, whatever it says."""
+        self._out.append(reply.wire)
 
     def enter(self, phase: str) -> None:
         """Go into another phase: what may be said changes with it."""
@@ -462,6 +481,10 @@ class ServerConnection:
         self.message = None
         self.outcomes = None
         self.enter(READY)
+
+
+def _no_answer(verb: bytes) -> None:
+    raise TypeError(f"{verb.decode()} was served without an answer: it returned None, and wrote nothing")
 
 
 def _as_reply(answer: Outcome) -> Any:

@@ -11,6 +11,7 @@ an SMTPError. Where a verb is allowed at all stands in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from smtpfw.errors import ConfigError, SMTPError, SyntaxProblem, TooManyRecipients
@@ -38,6 +39,7 @@ from smtpfw.wire.transaction import Recipient, Transaction
 
 _SENDER_NOT_ASCII = Reply(550, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
 _RECIPIENT_NOT_ASCII = Reply(553, "Address is not ASCII, and SMTPUTF8 was not given", (5, 6, 7))
+_UNPRINTABLE = Reply(501, "Unprintable characters in the argument", (5, 5, 2))
 _TOO_MANY_RECIPIENTS = Reply.from_error(TooManyRecipients())
 
 
@@ -56,8 +58,7 @@ def _hello(connection: ServerConnection, argument: bytes, extended: bool) -> Any
         connection.introduce(name, extended)
         if not extended:
             return Reply(250, connection.config.hostname, NO_ENHANCED_CODE)
-        lines = connection.make_offer()
-        return Reply(250, "\n".join([connection.config.hostname, *lines]), NO_ENHANCED_CODE)
+        return _offer_reply(connection.config.hostname, tuple(connection.make_offer()))
 
     def proceed(answer: Outcome) -> Any:
         if isinstance(answer, SMTPError):
@@ -66,6 +67,12 @@ def _hello(connection: ServerConnection, argument: bytes, extended: bool) -> Any
         return drop_transaction(connection, "ehlo", greet)
 
     return connection.ask(connection.application.hello(name, extended), proceed)
+
+
+@lru_cache(maxsize=64)
+def _offer_reply(hostname: str, lines: tuple[str, ...]) -> Reply:
+    # Most connections of a listener are offered the same.
+    return Reply(250, "\n".join([hostname, *lines]), NO_ENHANCED_CODE)
 
 
 def mail(connection: ServerConnection, argument: bytes) -> Any:
@@ -140,12 +147,22 @@ def noop(connection: ServerConnection, argument: bytes) -> Any:
 
 def vrfy(connection: ServerConnection, argument: bytes) -> Any:
     text = argument.decode("utf-8", "replace").strip(" ")
-    if text.upper().endswith(" SMTPUTF8"):
+    if not text.isprintable():
+        # What it is shown to, logs above all, may obey control characters.
+        return _UNPRINTABLE
+    if "SMTPUTF8" in connection.offer.keywords and text.upper().endswith(" SMTPUTF8"):
         # RFC 6531 section 3.7.4.2
         text = text[: -len(" SMTPUTF8")].rstrip(" ")
     if not text:
         raise SyntaxProblem("VRFY needs an argument")
-    return connection.ask(connection.application.verify(text), lambda answer: answer or CANNOT_VERIFY)
+
+    def proceed(outcome: Outcome) -> Any:
+        if isinstance(outcome, Reply) and not outcome.text.isascii():
+            # Our replies are ASCII, and another address than the true one is worse than none.
+            return CANNOT_VERIFY
+        return outcome or CANNOT_VERIFY
+
+    return connection.ask(connection.application.verify(text), proceed)
 
 
 def help(connection: ServerConnection, argument: bytes) -> Any:
@@ -154,6 +171,7 @@ def help(connection: ServerConnection, argument: bytes) -> Any:
 
 def quit(connection: ServerConnection, argument: bytes) -> Any:
     _no_argument("QUIT", argument)
+    connection.said_quit = True
     connection.close(CLOSING)
     return None
 

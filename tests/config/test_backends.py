@@ -94,6 +94,12 @@ def test_a_python_name_makes_a_backend(text: str, folder: str, colour: str) -> N
     assert (backend.folder, backend.colour) == (folder, colour)  # type: ignore[attr-defined]
 
 
+def test_a_module_of_one_file_needs_no_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onefile.py").write_text("from smtpfw import Session\n\n\nclass Inbox(Session):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(backend_from_string("onefile:Inbox"), SessionBackend)
+
+
 def test_a_session_class_is_enough() -> None:
     backend = backend_from_string("mailcode.own:Inbox")
     assert isinstance(backend, SessionBackend)

@@ -5,15 +5,18 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from smtpfw.config.listeners import bind_all, parse_listener
+from smtpfw.config.listeners import bind_all, check_ports, parse_listener
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
+from tests.certificates import write_pair
 
 
 class Bind:
@@ -180,11 +183,30 @@ def test_a_port_in_use(bind: Bind) -> None:
         ("systemd:domain=INET:name=absent", "systemd passed no such socket ('absent')"),
         ("systemd:domain=INET:index=9", "systemd passed no such socket"),
         ("tcp:25\\", "a backslash at the end quotes nothing"),
+        ("haproxy:tcp:0", "the PROXY protocol is not served"),
+        ("tls:465", "write smtps:PORT, and give --tls CERT[:KEY]"),
         ("smtps:465", "smtps: needs a certificate; give --tls CERT[:KEY]"),
     ],
 )
 def test_a_mistake_is_one_line(bind: Bind, text: str, expected: str) -> None:
     assert expected in bind.complaint(text)
+
+
+def test_an_ssl_endpoint_of_twisted(bind: Bind, tmp_path: Path) -> None:
+    pem = write_pair(tmp_path)
+    (bound,) = bind(f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}")
+    assert bound.implicit_tls
+
+
+def test_lmtp_is_not_for_port_25() -> None:
+    def listening(family: int, address: object) -> Any:
+        return SimpleNamespace(family=family, address=address)
+
+    smtp_port = listening(socket.AF_INET6, ("::", 25, 0, 0))
+    with pytest.raises(ConfigError, match="must not be served on port 25"):
+        check_ports("lmtp", [smtp_port])
+    check_ports("smtp", [smtp_port])
+    check_ports("lmtp", [listening(socket.AF_UNIX, "/run/25"), listening(socket.AF_INET, ("127.0.0.1", 24))])
 
 
 def test_no_permission(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:

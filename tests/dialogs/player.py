@@ -20,7 +20,7 @@ from smtpfw.errors import (
     TransactionFailed,
     TryAgainLater,
 )
-from smtpfw.extensions import STANDARD, StartTLS
+from smtpfw.extensions import STANDARD, Limits
 from smtpfw.interfaces import IBody
 from smtpfw.testing import MemoryClient, RecordedMessage, RecordingBackend
 from smtpfw.wire.dialect import Extension
@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parent
 
 #: For STARTTLS; no dialog gets as far as a handshake.
 CONTEXT = CertificateOptions()
-EXTENSIONS: dict[str, Extension] = {extension.keyword: extension for extension in (*STANDARD, StartTLS())}
+EXTENSIONS: dict[str, Extension] = {extension.keyword: extension for extension in STANDARD}
 
 _REPEATED = re.compile(r"\{([^{}*]+)\*(\d+)\}")
 
@@ -42,6 +42,8 @@ class Dialog:
     settings: dict[str, Any] = field(default_factory=dict)
     whole_only: bool = False
     extensions: tuple[Extension, ...] = STANDARD
+    #: What the backend keeps the promises of.
+    honours: frozenset[str] = frozenset()
     #: ("C", octets) and ("S", octets) in order; neighbours of one kind are joined.
     turns: list[tuple[str, bytes]] = field(default_factory=list)
     closes: bool = False
@@ -107,6 +109,11 @@ def _setting(dialog: Dialog, words: list[str]) -> None:
         dialog.whole_only = True
     elif words[0] == "extensions":
         dialog.extensions = tuple(EXTENSIONS[keyword] for keyword in words[1:])
+    elif words[0] == "honours":
+        dialog.honours = frozenset(words[1:])
+    elif words[0] == "limits":
+        limits = Limits(**{name: int(limit) for name, limit in (word.split("=") for word in words[1:])})
+        dialog.extensions = tuple(limits if isinstance(e, Limits) else e for e in dialog.extensions)
     elif words[0] == "profile":
         dialog.settings["profile"] = PROFILES[words[1]]
     elif words[0] == "require_tls":
@@ -153,8 +160,9 @@ def _answer(answer: Any) -> Any:
 
 
 class OpinionatedBackend(RecordingBackend):
-    def __init__(self) -> None:
+    def __init__(self, honours: frozenset[str]) -> None:
         super().__init__(
+            honours,
             hello=lambda name, extended: _answer(HELLOS.get(name)),
             mail=lambda sender, options: _answer(ADDRESSES.get(sender.local_part)),
             rcpt=lambda recipient, options: _answer(ADDRESSES.get(recipient.local_part)),
@@ -184,10 +192,14 @@ class Outcome:
 
 def play(dialog: Dialog, pieces: Iterator[bytes], half_close: bool = False) -> Outcome:
     """Send the pieces to a new server; ``half_close``: and say that this was all."""
-    backend = OpinionatedBackend()
+    backend = OpinionatedBackend(dialog.honours)
     config = ServerConfig(hostname="mx.example.org", **dialog.settings)
-    factory = SMTPServerFactory(backend, config, tls=CONTEXT, extensions=dialog.extensions, reactor=Clock())
+    clock = Clock()
+    # A dialog that shows the whole of EHLO shows a server without a certificate.
+    tls = None if dialog.extensions is STANDARD else CONTEXT
+    factory = SMTPServerFactory(backend, config, tls=tls, extensions=dialog.extensions, reactor=clock)
     client = MemoryClient.of(factory)
+    clock.advance(config.profile.greeting_delay)
     received = client.received()
     for piece in pieces:
         received += client.send(piece)

@@ -35,7 +35,9 @@ def connect(backend: IBackend, clock: Clock | None = None, **settings: Any) -> M
 
 def greeted(backend: IBackend, clock: Clock | None = None, *said: bytes, **settings: Any) -> MemoryClient:
     """A client that has said something already, and read what was answered."""
+    clock = clock or Clock()
     client = connect(backend, clock, **settings)
+    clock.advance(client.protocol.factory.config.profile.greeting_delay)
     for words in said:
         client.send(words)
     client.received()

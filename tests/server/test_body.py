@@ -101,7 +101,14 @@ class Reading(TestCase):
             body.append(chunk)
         body.end()
         self.assertEqual(self.successResultOf(reading(first_and_rest())), (b"one", b"twothree"))
-        self.assertEqual(self.successResultOf(reading(body.read())), b"")
+
+    def test_reading_on_behind_the_end_is_a_mistake(self) -> None:
+        for read in ("read", "message"):
+            body = Door().body
+            body.append(b"Subject: one\r\n\r\n")
+            body.end()
+            self.successResultOf(reading(body.read()))
+            self.failureResultOf(reading(getattr(body, read)()), RuntimeError)
 
     def test_message(self) -> None:
         body = Door().body

@@ -147,7 +147,8 @@ class Served(Pair):
         self.assertEqual([message.body for message in backend.messages], [MESSAGE])
 
     def test_replies_that_the_peer_does_not_read(self) -> None:
-        protocol = make_factory(RecordingBackend(), Clock()).buildProtocol(None)
+        clock = Clock()
+        protocol = make_factory(RecordingBackend(), clock).buildProtocol(None)
         transport = self.transport(protocol)
         sent = 0
         for _ in range(1000):
@@ -158,9 +159,11 @@ class Served(Pair):
         self.assertTrue(protocol.wire.stalled)
         received = self.received()
         for _ in range(1000):
-            if not self.is_writing(transport):
+            if not (self.is_writing(transport) or protocol.wire.backlogged):
                 break
-            transport.doWrite()
+            if self.is_writing(transport):
+                transport.doWrite()
+            clock.advance(0)
             received += self.received()
         self.assertFalse(protocol.wire.stalled)
         self.assertEqual(codes(received), [b"220"] + [b"214"] * sent)

@@ -86,7 +86,8 @@ class SlowSession(TestCase):
 
     def test_commands_behind_a_slow_hook(self) -> None:
         gate: Deferred[Any] = Deferred()
-        client = greeted(RecordingBackend(mail=lambda *arguments: gate), None, HELLO)
+        clock = Clock()
+        client = greeted(RecordingBackend(mail=lambda *arguments: gate), clock, HELLO)
         client.send(MAIL)
         noops = b"NOOP\r\n" * (MAX_BUFFERED // 6)
         client.send(noops)
@@ -94,6 +95,7 @@ class SlowSession(TestCase):
         client.send(noops)
         self.assertFalse(client.transport.reading)
         gate.callback(None)
+        turns(clock)
         self.assertTrue(client.transport.reading)
         self.assertEqual(len(codes(client.received())), 1 + 2 * (MAX_BUFFERED // 6))
 
@@ -165,12 +167,29 @@ class SlowReader(TestCase):
         self.assertTrue(client.closed)
 
 
+def turns(clock: Clock) -> None:
+    """Let the reactor turn until nothing is due at once."""
+    while any(call.getTime() <= clock.seconds() for call in clock.getDelayedCalls()):
+        clock.advance(0)
+
+
 class Flood(TestCase):
+    def test_others_have_their_turn(self) -> None:
+        clock = Clock()
+        flood, other = (greeted(RecordingBackend(), clock, HELLO) for _ in range(2))
+        self.assertEqual(len(codes(flood.send(b"EHLO x\r\n" * 8000))), MAX_REPLIES_DUE)
+        self.assertEqual(other.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")
+        flood.disconnect()
+        self.assertEqual([call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()], [])
+
     def test_replies_leave_in_bounded_writes(self) -> None:
-        client = greeted(RecordingBackend(), None, HELLO)
+        clock = Clock()
+        client = greeted(RecordingBackend(), clock, HELLO)
         client.transport.writes.clear()
         received = client.send(b"NOOP\r\n" * 100_000)
-        self.assertEqual(len(codes(received)), 100_000)
+        self.assertEqual(len(codes(received)), MAX_REPLIES_DUE)
+        turns(clock)
+        self.assertEqual(len(codes(client.received())), 100_000 - MAX_REPLIES_DUE)
         self.assertEqual(max(len(codes(write)) for write in client.transport.writes), MAX_REPLIES_DUE)
 
     def test_it_ends_where_the_transport_is_full(self) -> None:
@@ -185,7 +204,7 @@ class Flood(TestCase):
         received = client.send(b"NOOP\r\n" * 100_000)
         self.assertEqual(len(codes(received)), MAX_REPLIES_DUE)
         self.assertFalse(client.transport.reading)
-        for _ in range(199):
+        for _ in range(100_000 // MAX_REPLIES_DUE - 1):
             client.protocol.resumeProducing()
             self.assertEqual(len(codes(client.received())), MAX_REPLIES_DUE)
         client.protocol.resumeProducing()

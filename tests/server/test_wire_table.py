@@ -70,9 +70,7 @@ class ConnectTests(WireTestCase):
         assert client.closed
 
     def test_refused_with_554_then_503_to_all_but_quit(self) -> None:
-        client = self.connect(
-            refuse_connection(SMTPError(554, (5, 7, 1), "Not you")), extensions=(*STANDARD, StartTLS())
-        )
+        client = self.connect(refuse_connection(SMTPError(554, (5, 7, 1), "Not you")), extensions=STANDARD)
         assert client.received() == b"554 5.7.1 Not you\r\n"
         for line in (b"EHLO x", b"MAIL FROM:<a@b.example>", b"NOOP", b"RSET", b"STARTTLS", b"BDAT 0", b"FROB", b""):
             assert client.send(line + b"\r\n").startswith(b"503 5.5.1 "), line
@@ -107,8 +105,9 @@ class ConnectTests(WireTestCase):
 
     def test_early_talker_is_refused_in_the_strict_profile(self) -> None:
         client, made = self.connect_slowly(STRICT)
-        assert client.send(b"EHLO client.example.net\r\n") == b""
         made.callback(self.backend.sessions[0])
+        assert client.send(b"EHLO client.example.net\r\n") == b""
+        self.clock.advance(STRICT.greeting_delay)
         assert client.received() == b"554 5.5.1 You spoke before the greeting\r\n"
         assert client.closed
 
@@ -122,6 +121,8 @@ class ConnectTests(WireTestCase):
     def test_who_waits_for_the_greeting_is_welcome_in_the_strict_profile(self) -> None:
         client, made = self.connect_slowly(STRICT)
         made.callback(self.backend.sessions[0])
+        assert client.received() == b""
+        self.clock.advance(STRICT.greeting_delay)
         assert client.received() == GREETING
         assert client.send(b"HELO client.example.net\r\n") == b"250 mx.example.org\r\n"
 
@@ -231,6 +232,7 @@ class SimpleCommandTests(WireTestCase):
 class DataTests(WireTestCase):
     def send_data(self, **settings: Any) -> MemoryClient:
         client = self.connect(**settings)
+        self.clock.advance(settings.get("profile", DEFAULT).greeting_delay)
         assert client.send(ENVELOPE + b"DATA\r\n").splitlines()[-1].startswith(b"354 ")
         return client
 
@@ -429,13 +431,18 @@ class StartTLSTests(WireTestCase):
         assert transport.value().endswith(b"\r\n250 2.1.0 Sender OK\r\n250 2.1.5 Recipient OK\r\n")
 
     def test_without_a_usable_certificate(self) -> None:
+        class Broken:
+            def getContext(self) -> object:
+                raise ValueError("the key is gone")
+
         factory = SMTPServerFactory(
-            RecordingBackend(), ServerConfig(hostname="mx.test"), extensions=[StartTLS()], reactor=Clock()
+            RecordingBackend(), ServerConfig(hostname="mx.test"), tls=Broken(), extensions=[StartTLS()], reactor=Clock()
         )
         client = MemoryClient.of(factory)
         client.send(b"EHLO client.example.net\r\n")
         assert client.send(b"STARTTLS\r\n").startswith(b"454 4.7.0 ")
         assert client.send(b"NOOP\r\n") == b"250 2.0.0 OK\r\n"
+        assert len(self.flushLoggedErrors(ValueError)) == 1
 
     def test_handshake_that_stalls_is_closed(self) -> None:
         _, transport = self.start_tls(tls_handshake_timeout=30.0)

@@ -36,6 +36,8 @@ def test_without_parameters_there_is_one_object() -> None:
         ({"FLAG": "1"}, "FLAG takes no value"),
         ({"BODY": None}, "BODY must be one of 7BIT, 8BITMIME"),
         ({"BODY": "9BIT"}, "BODY must be one of 7BIT, 8BITMIME"),
+        # In capitals it is the word.
+        ({"BODY": "8b\u0131tmime"}, "BODY must be one of 7BIT, 8BITMIME"),
         ({"NUMBER": "many"}, "NUMBER invalid literal"),
     ],
 )

@@ -24,7 +24,8 @@ from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import MAX_REPLIES_DUE, ServerConnection
 from smtpfw.wire.verbs import compile_dialect
 
-DIALECT = compile_dialect(STANDARD)
+# What STARTTLS begins is not in this layer.
+DIALECT = compile_dialect(extension for extension in STANDARD if extension.keyword != "STARTTLS")
 REPLY_LINE = re.compile(rb"[2-5]\d\d[ -][ -~]*\r\n")
 
 ANSWERS: tuple[Answer, ...] = (

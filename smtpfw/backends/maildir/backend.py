@@ -60,9 +60,9 @@ class MaildirBackend:
     :param path_template: a path, with ``{user}`` and ``{domain}`` in it or without; a relative one starts from the
         folder that is current now.
     :param eol: ``crlf`` keeps messages as they came; ``lf`` stores them with Unix line ends.
-    :param create: whether a missing folder is made for whoever is written to. By default only when the path has no
-        ``{user}``; otherwise a recipient without a folder is refused with 550 5.1.1, and ``user+tag`` without a folder
-        of its own is ``user``.
+    :param create: whether a missing folder is made for whoever is written to. By default only when the path is the
+        same for everybody; otherwise a recipient without a folder is refused with 550 5.1.1, and ``user+tag`` without
+        a folder of its own is ``user``.
     :param reactor: for the committer thread; by default the running one.
     :param max_group: messages that share the fsync of a folder, at most.
     :raises ConfigError: naming what cannot be used.
@@ -86,12 +86,13 @@ class MaildirBackend:
             raise ConfigError(f"maildir max_group {max_group}: it is 1 at least")
         self.template = PathTemplate(path_template, os.getcwd())
         self.eol = eol
-        self.create = not self.template.per_user if create is None else create
+        self.create = self.template.fixed if create is None else create
         self._reactor = reactor
         self.committer = Committer(self._get_reactor, max_group)
         self._names = FileNames()
         self._known: dict[str, Maildir] = {}
         self._cleaning: Deferred[None] | None = None
+        self._prepared = False
         self._stopping = threading.Event()
 
     def new_session(self, connection: IConnection) -> ISession:
@@ -99,11 +100,23 @@ class MaildirBackend:
         self.start()
         return MaildirSession(self, connection)
 
-    def start(self) -> Deferred[None]:
+    def start(self) -> None:
+        """
+        Begin to :meth:`clean`, and wait for nothing: clients need not, either.
+
+        The one folder of all recipients is made now, so that the log says at once if that can't be done.
+        """
+        self.clean()
+        if self.template.fixed and not self._prepared:
+            self._prepared = True
+            path = self.template.prefix
+            self.committer.post((self.maildir(path) or Maildir(path, self.create)).prepare)
+
+    def clean(self) -> Deferred[None]:
         """
         Remove what earlier processes left in ``tmp``, once; the first connection does it, too.
 
-        :return: a Deferred that fires when that is done; it does not fail. Nothing has to wait for it.
+        :return: a Deferred that fires when that is done; it does not fail.
         """
         if self._cleaning is None:
             reactor = self._get_reactor()
@@ -155,6 +168,8 @@ class MaildirBackend:
 
     def delivery(self, targets: list[Accepted], transaction: Transaction, received: bytes) -> Delivery:
         """A message on its way into the distinct folders among ``targets``."""
+        # The octets of BINARYMIME are no lines.
+        unix_newlines = self.eol == "lf" and transaction.options.body != "BINARYMIME"
         return_path = trace.return_path(str(transaction.sender))
         copies: dict[str, Copy] = {}
         for mailbox, maildir in targets:
@@ -163,7 +178,7 @@ class MaildirBackend:
                 if self.template.per_user:
                     whose = trace.delivered_to(str(Address(mailbox.user, mailbox.domain)))
                 copies[mailbox.path] = Copy(maildir, return_path + whose + received)
-        return Delivery(list(copies.values()), self._names, self.eol == "lf")
+        return Delivery(list(copies.values()), self._names, unix_newlines)
 
     def _get_reactor(self) -> IReactorThreads:
         if self._reactor is None:
@@ -234,6 +249,9 @@ class MaildirSession:
         piece = bytearray()
         try:
             async for chunk in body:
+                if not (piece or submitted) and chunk[:1] in (b" ", b"\t"):
+                    # It would go on with our last line, and say there what we did not: so the header ends before it.
+                    piece += b"\r\n"
                 piece += chunk
                 if len(piece) >= PIECE_BYTES:
                     submitted = True

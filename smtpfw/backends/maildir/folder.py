@@ -100,13 +100,13 @@ class Maildir:
         :raises StorageError: when it cannot be made.
         """
         if not self._ready:
-            self._prepare()
+            self.prepare()
         path = self.path_of("tmp", name)
         with attempt("create", path):
             try:
                 return os.open(path, _NEW_FILE, FILE_MODE)
             except FileNotFoundError:
-                self._prepare()
+                self.prepare()
                 return os.open(path, _NEW_FILE, FILE_MODE)
 
     def publish(self, name: str) -> None:
@@ -120,7 +120,7 @@ class Maildir:
             try:
                 os.rename(source, target)
             except FileNotFoundError:
-                self._prepare()
+                self.prepare()
                 os.rename(source, target)
 
     def sync_new(self) -> None:
@@ -154,7 +154,12 @@ class Maildir:
                 os.close(folder)
         return removed
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """
+        Make what is missing, and make that durable.
+
+        :raises StorageError: when that does not work, or the folder is absent and may not be made.
+        """
         self.known = self._ready = False
         if self.create:
             _make_folder(self.path)

@@ -92,7 +92,7 @@ class MessageTests(MaildirTestCase):
             self.assertNotIn(b" for ", message)
 
     async def test_two_users_of_one_domain_in_the_folder_of_the_domain(self) -> None:
-        await self.deliver(self.backend("{domain}"), ["amy@x.org", "bob@x.org"], b"x")
+        await self.deliver(self.backend("{domain}", create=True), ["amy@x.org", "bob@x.org"], b"x")
         (message,) = self.stored()
         self.assertNotIn(b"Delivered-To", message)
 

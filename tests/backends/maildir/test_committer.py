@@ -41,14 +41,14 @@ def committers() -> list[threading.Thread]:
 
 
 class OrderTests(MaildirTestCase):
-    async def test_of_a_first_message(self) -> None:
+    async def test_of_the_start_and_a_first_message(self) -> None:
         backend = self.backend("new/Maildir", reactor=RecordingReactor(self.record))
-        await backend.start()
+        await backend.clean()
         del self.record[:]
-        await self.deliver(backend, ["b@c"], b"x")
-        made = [line for line in self.record if not line.startswith(("close", "open"))]
+        backend.start()
+        await backend.committer.catch_up()
         self.assertEqual(
-            made,
+            self.made(),
             [
                 "mkdir new/Maildir",  # its parent is missing
                 "mkdir new",
@@ -59,17 +59,36 @@ class OrderTests(MaildirTestCase):
                 "mkdir new/Maildir/new",
                 "mkdir new/Maildir/cur",
                 "fsync new/Maildir",
+            ],
+        )
+        del self.record[:]
+        await self.deliver(backend, ["b@c"], b"x")
+        self.assertEqual(
+            self.made(),
+            [
                 "write new/Maildir/tmp/*",
                 "fsync new/Maildir/tmp/*",
                 "rename new/Maildir/tmp/*",
                 "fsync new/Maildir/new",
-                "answer",
             ],
         )
+        self.assertEqual(self.record[-1], "answer")
+
+    def made(self) -> list[str]:
+        """What changed the disk, in order."""
+        return [line for line in self.record if not line.startswith(("close", "open", "answer"))]
+
+    async def test_a_folder_that_cannot_be_made_is_told_at_the_start(self) -> None:
+        (self.root / "file").write_bytes(b"")
+        backend = self.backend("file/Maildir")
+        backend.start()
+        await backend.committer.catch_up()
+        self.assertEqual(len(self.logged()), 1)
+        self.assertIn("file/Maildir", self.logged()[0])
 
     async def test_of_a_message_for_two_folders(self) -> None:
         backend = self.backend(create=True, reactor=RecordingReactor(self.record))
-        await backend.start()
+        await backend.clean()
         await self.deliver(backend, ["a@x", "b@x"], b"x")
         session = await self.ready_to_send(backend, "a@x", "b@x")
         del self.record[:]
@@ -98,8 +117,8 @@ class OrderTests(MaildirTestCase):
         )
 
     async def test_of_a_group(self) -> None:
-        backend = self.backend("{domain}", reactor=RecordingReactor(self.record))
-        await backend.start()
+        backend = self.backend("{domain}", create=True, reactor=RecordingReactor(self.record))
+        await backend.clean()
         await self.deliver(backend, ["b@x", "b@y"], b"x")
         sessions = [await self.ready_to_send(backend, f"b@{domain}") for domain in "xxyx"]
         waiting = in_one_group(backend.committer, [session.data(FakeBody(b"x")) for session in sessions])

@@ -101,11 +101,11 @@ class LeftoverTests(MaildirTestCase):
         for name in ("1", "2"):
             self.file(self.maildir(f"amy{name}") / "tmp" / "old", 24 * 365 * 99)
         backend = self.backend()
-        await backend.start()
+        await backend.clean()
         self.assertEqual(self.files("tmp"), [])
         self.assertEqual(self.logged(), [f"maildir: removed 2 files older than 36 hours from tmp below {self.root}"])
         self.file(self.root / "amy1" / "tmp" / "old", 24 * 365 * 99)
-        await backend.start()
+        await backend.clean()
         self.assertEqual(len(self.files("tmp")), 1)
 
     async def test_what_cannot_be_cleaned_is_one_line_and_no_hindrance(self) -> None:
@@ -114,7 +114,7 @@ class LeftoverTests(MaildirTestCase):
         (self.root / "amy" / "tmp").rename(self.root / "elsewhere")
         (self.root / "amy" / "tmp").symlink_to(self.root / "elsewhere")
         backend = self.backend()
-        await backend.start()
+        await backend.clean()
         self.assertEqual(len(self.logged()), 2)
         self.assertIn(f"could not clean {self.root}/amy/tmp", self.logged()[1])
         self.assertFalse((self.root / "bob" / "tmp" / "old").exists())
@@ -127,14 +127,14 @@ class LeftoverTests(MaildirTestCase):
             raise ZeroDivisionError
 
         self.patch(os, "scandir", scandir)
-        await self.backend("amy").start()
+        await self.backend("amy").clean()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_the_first_connection_starts_it(self) -> None:
         self.file(self.maildir("amy") / "tmp" / "old", 24 * 365 * 99)
         backend = self.backend()
         self.session(backend)
-        await backend.start()
+        await backend.clean()
         self.assertEqual(self.files("tmp"), [])
 
 
