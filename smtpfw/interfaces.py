@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from smtpfw.wire.transaction import Transaction
 
 __all__ = [
+    "IAuthSession",
     "IBackend",
     "IBody",
     "IConnection",
     "IHelloSession",
     "ILMTPSession",
+    "IPlainAuthSession",
     "ISession",
     "IStatusCollector",
     "IVerifySession",
@@ -60,6 +62,8 @@ class IConnection(Interface):
         "ESMTP, ESMTPS, UTF8SMTPS ..."
     )
     tls: str = Attribute("The version and cipher of TLS, as 'TLSv1.3 TLS_AES_256_GCM_SHA384'; empty on a clear line.")
+    identity: str = Attribute("Who the client has authenticated as; empty if it has not.")
+    mechanism: str = Attribute("By which SASL mechanism; empty if it has not.")
     transaction: Transaction | None = Attribute(
         "The sender, the accepted recipients and the id of the transaction under way; None outside of one. A session "
         "finds exactly those recipients there that it has accepted itself. "
@@ -220,6 +224,31 @@ class ILMTPSession(ISession):
         The message, in the place of ``data``, on listeners that speak LMTP.
 
         Whoever has no status when this ends gets its answer.
+        """
+
+
+class IPlainAuthSession(ISession):
+    """A session that checks passwords itself, for PLAIN and LOGIN, on listeners that serve AUTH."""
+
+    def auth_plain(username: str, password: str) -> Any:
+        """
+        :return: the identity, or None for ``username``.
+        :raises AuthFailed: if the user is unknown or the password is wrong.
+        """
+
+
+class IAuthSession(ISession):
+    """A session with mechanisms of its own, on listeners that serve AUTH."""
+
+    def auth_mechanisms() -> Collection[str]:
+        """The names to offer, the best first. Asked at each EHLO and each AUTH; it does not wait."""
+
+    def auth(mechanism: str) -> Any:
+        """
+        Begin an exchange.
+
+        :param mechanism: one of those names.
+        :return: an :class:`~smtpfw.sasl.interfaces.ISASLServer`.
         """
 
 

@@ -70,7 +70,9 @@ def makeService(options: ServerOptions) -> IService:
 
     try:
         plan = make_plan(options)
-        factory = SMTPServerFactory(plan.backend, plan.config, tls=plan.tls, reactor=reactor)
+        factory = SMTPServerFactory(
+            plan.backend, plan.config, tls=plan.tls, extensions=plan.extensions, reactor=reactor
+        )
         sockets = bind_all(plan.listeners, factory, reactor, plan.tls)
         check_ports(plan.config.protocol, sockets)
     except ConfigError as mistake:

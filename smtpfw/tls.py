@@ -13,13 +13,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 
 from smtpfw.errors import ConfigError
 
-__all__ = ["describe_tls", "server_context"]
+__all__ = ["channel_bindings", "describe_tls", "server_context"]
 
 _log = Logger()
 
@@ -74,6 +76,33 @@ def describe_tls(transport: object) -> str:
         return ""
     cipher = handle.get_cipher_name()
     return f"{handle.get_protocol_version_name()} {cipher}" if cipher else ""
+
+
+def channel_bindings(transport: object) -> dict[str, bytes]:
+    """
+    The channel bindings of a live TLS transport, by their registered names; none where it has none.
+
+    ``tls-exporter`` (RFC 9266) only with TLS 1.3: below, it is unique only with an extension that can't be asked for.
+    """
+    get_handle = getattr(transport, "getHandle", None)
+    handle = get_handle() if get_handle is not None else None
+    if not isinstance(handle, SSL.Connection):
+        return {}
+    bindings = {}
+    if handle.get_protocol_version_name() == "TLSv1.3":
+        bindings["tls-exporter"] = handle.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    certificate = handle.get_certificate()
+    if certificate is not None:
+        bindings["tls-server-end-point"] = _end_point(certificate.to_cryptography())
+    return bindings
+
+
+def _end_point(certificate: x509.Certificate) -> bytes:
+    """The hash of the certificate by the algorithm of its signature, SHA-256 for weak ones (RFC 5929 section 4.1)."""
+    algorithm = certificate.signature_hash_algorithm
+    if algorithm is None or isinstance(algorithm, (hashes.MD5, hashes.SHA1)):
+        algorithm = hashes.SHA256()
+    return certificate.fingerprint(algorithm)
 
 
 def _load_chain(path: str) -> list[crypto.X509]:

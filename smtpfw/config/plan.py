@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smtpfw.config.auth import auth_from_string
 from smtpfw.config.backends import backend_from_string
 from smtpfw.config.listeners import Listener, parse_listener
 from smtpfw.config.settings import SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
 from smtpfw.errors import ConfigError
+from smtpfw.extensions import STANDARD, Auth
 from smtpfw.tls import server_context
 from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.dialect import Extension
 
 if TYPE_CHECKING:
     from twisted.internet.ssl import CertificateOptions
@@ -40,6 +43,7 @@ class ServicePlan:
     :ivar backend_text: as the operator named it.
     :ivar config: name, limits and manners of every listener.
     :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
+    :ivar extensions: what EHLO offers, AUTH among them if somebody may authenticate.
     :ivar grace: seconds that a stop waits for messages under way.
     """
 
@@ -48,6 +52,7 @@ class ServicePlan:
     backend_text: str
     config: ServerConfig
     tls: CertificateOptions | None
+    extensions: tuple[Extension, ...] = STANDARD
     grace: float
 
 
@@ -68,13 +73,27 @@ def make_plan(values: Mapping[str, Any]) -> ServicePlan:
         if listener.implicit_tls and tls is None:
             raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
     _extend_path(values["python_path"])
+    extensions: tuple[Extension, ...] = STANDARD
+    if values["auth"]:
+        extensions = (*STANDARD, _make_auth(values, tls is not None))
+    elif values["require_auth"]:
+        raise ConfigError("--require-auth: there is nobody who could authenticate; give --auth")
     return ServicePlan(
         listeners=listeners,
         backend=backend_from_string(values["backend"]),
         backend_text=values["backend"],
         config=ServerConfig(**server),
         tls=tls,
+        extensions=extensions,
         grace=values["grace"],
+    )
+
+
+def _make_auth(values: Mapping[str, Any], has_tls: bool) -> Auth:
+    if not (has_tls or values["allow_insecure_auth"]):
+        raise ConfigError("--auth: it is offered under TLS only; give --tls CERT[:KEY], or --allow-insecure-auth")
+    return auth_from_string(
+        values["auth"], required=values["require_auth"], allow_insecure=values["allow_insecure_auth"]
     )
 
 

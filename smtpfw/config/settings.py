@@ -85,6 +85,7 @@ PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
 FLAG = Kind("", bool)
 LISTENER = Kind("ENDPOINT", _parse_text)
 BACKEND = Kind("BACKEND", _parse_text)
+CHECKER = Kind("CHECKER", _parse_text)
 CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
 FOLDER = Kind("DIR", _parse_text)
 
@@ -156,6 +157,13 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("python_path", FOLDER, "look for your own code here first. May be repeated", given=(), repeatable=True),
     ),
+    "Who may send": (
+        Setting(
+            "auth", CHECKER, "offer AUTH, by htpasswd:PATH, a twisted.cred checker, or module:function of your own"
+        ),
+        Setting("require_auth", FLAG, "refuse mail from clients that have not authenticated"),
+        Setting("allow_insecure_auth", FLAG, "offer AUTH without TLS, too: whoever listens learns passwords"),
+    ),
     "Name, TLS and manners": (
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
         Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
@@ -171,6 +179,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("max_syntax_errors", COUNT, "unreadable or unknown commands before closing", zero="no limit"),
         Setting("max_sequence_errors", COUNT, "commands at the wrong moment before closing", zero="no limit"),
         Setting("max_recipient_errors", COUNT, "refused recipients before closing", zero="no limit"),
+        Setting("max_authentication_errors", COUNT, "wrong credentials before closing", zero="no limit"),
         Setting("min_data_rate", RATE, "octets a second that a message must come with on average", zero="no limit"),
     ),
     "Time limits": (

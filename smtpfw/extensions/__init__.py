@@ -9,6 +9,7 @@ into the list::
     SMTPServerFactory(backend, config, extensions=[*STANDARD, MyExtension()])
 """
 
+from smtpfw.extensions.auth import Auth
 from smtpfw.extensions.binarymime import BinaryMIME
 from smtpfw.extensions.chunking import Chunking
 from smtpfw.extensions.dsn import DSN
@@ -25,6 +26,7 @@ __all__ = [
     "DSN",
     "SMTPUTF8",
     "STANDARD",
+    "Auth",
     "BinaryMIME",
     "Chunking",
     "EightBitMIME",

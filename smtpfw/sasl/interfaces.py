@@ -126,6 +126,10 @@ class ISecretStore(Interface):
 class ISCRAMKeyStore(Interface):
     """Knows the keys of SCRAM, which are no passwords."""
 
+    scram_hashes: tuple[str, ...] = Attribute(
+        "The hashes that it has keys of, as ``SHA-256``: SCRAM is offered with these. May be absent for all."
+    )
+
     def get_scram_keys(username: str, hash_name: str) -> Any:
         """
         :param hash_name: as in the mechanism's name: ``SHA-256`` or ``SHA-1``.

@@ -67,11 +67,19 @@ class Connection:
             return "SMTP"
         utf8 = wire.transaction is not None and wire.transaction.options.utf8
         plain, international = ("LMTP", "UTF8LMTP") if wire.config.protocol == LMTP else ("ESMTP", "UTF8SMTP")
-        return (international if utf8 else plain) + ("S" if wire.tls else "")
+        return (international if utf8 else plain) + ("S" if wire.tls else "") + ("A" if wire.identity else "")
 
     @property
     def tls(self) -> str:
         return describe_tls(self._protocol.transport) if self._protocol.wire.tls else ""
+
+    @property
+    def identity(self) -> str:
+        return self._protocol.wire.identity
+
+    @property
+    def mechanism(self) -> str:
+        return self._protocol.wire.mechanism
 
     @property
     def transaction(self) -> Transaction | None:

@@ -18,7 +18,7 @@ apart from what waits for a command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,10 +28,12 @@ from twisted.python.failure import Failure
 from smtpfw.errors import DataReset, SMTPError, TryAgainLater
 from smtpfw.hooks import call_hook, settle
 from smtpfw.interfaces import IBackend, IBody, IHelloSession, ILMTPSession, ISession, IVerifySession
+from smtpfw.sasl.values import SASLContext
 from smtpfw.server.body import MessageBody
 from smtpfw.server.connection import Connection
 from smtpfw.server.status import StatusCollector
 from smtpfw.session import overridden
+from smtpfw.tls import channel_bindings
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
@@ -276,6 +278,19 @@ class SessionHost:
 
     def wait(self, result: Any) -> Answer:
         return self._ask(OK, settle, result)
+
+    @property
+    def session(self) -> ISession | None:
+        return self._session
+
+    def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
+        wire, transport = self._protocol.wire, self._protocol.transport
+        return SASLContext(
+            hostname=wire.config.hostname,
+            tls=wire.tls,
+            channel_bindings=channel_bindings(transport) if wire.tls else {},
+            mechanisms=mechanisms,
+        )
 
     def read_line(self, limit: int) -> Deferred[bytes]:
         line: Deferred[bytes] = Deferred()

@@ -7,7 +7,7 @@ do with mail. The Twisted shell is an application; tests have others.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -79,6 +79,17 @@ class Application(Protocol):
 
     def wait(self, result: Any) -> Answer:
         """Wait for what an extension's verb returned."""
+
+    @property
+    def session(self) -> Any:
+        """The session, for extensions that ask what it can do."""
+
+    def sasl_context(self, mechanisms: Collection[str] | None) -> Any:
+        """
+        What a SASL mechanism may know of the connection.
+
+        :param mechanisms: those that are offered.
+        """
 
     def read_line(self, limit: int) -> Awaitable[bytes]:
         """

@@ -2,17 +2,22 @@
 How many mistakes a peer may make: kinds of errors, counted apart.
 
 Apart, since they mean different things: a broken client makes syntax errors, a
-confused one errors of sequence, and who guesses addresses makes refused
-recipients, at a rate that an honest mailing list reaches, too.
+confused one errors of sequence, who guesses passwords fails to authenticate,
+and who guesses addresses makes refused recipients, at a rate that an honest
+mailing list reaches, too.
 """
 
 from __future__ import annotations
 
 from smtpfw.wire.config import ServerConfig
 
-SYNTAX, SEQUENCE, RECIPIENT = range(3)
+SYNTAX, SEQUENCE, RECIPIENT, AUTHENTICATION = range(4)
 
-_KIND_OF_CODE = {500: SYNTAX, 501: SYNTAX, 502: SYNTAX, 504: SYNTAX, 555: SYNTAX, 503: SEQUENCE, 530: SEQUENCE}
+_KIND_OF_CODE = {
+    **dict.fromkeys((500, 501, 502, 504, 555), SYNTAX),
+    **dict.fromkeys((503, 530), SEQUENCE),
+    535: AUTHENTICATION,
+}
 
 
 class ErrorBudget:
@@ -25,8 +30,13 @@ class ErrorBudget:
     __slots__ = ("_counts", "_limits")
 
     def __init__(self, config: ServerConfig) -> None:
-        self._limits = (config.max_syntax_errors, config.max_sequence_errors, config.max_recipient_errors)
-        self._counts = [0, 0, 0]
+        self._limits = (
+            config.max_syntax_errors,
+            config.max_sequence_errors,
+            config.max_recipient_errors,
+            config.max_authentication_errors,
+        )
+        self._counts = [0, 0, 0, 0]
 
     def spend(self, verb: bytes, code: int) -> bool:
         """

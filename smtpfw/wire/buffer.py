@@ -40,7 +40,7 @@ class ReceiveBuffer:
     :param bare_lf: take a bare LF as the end of a line.
     """
 
-    __slots__ = ("_bare_lf", "_data", "_position", "_searched", "_skipped")
+    __slots__ = ("_bare_lf", "_data", "_position", "_searched", "_skipped", "skipped_word")
 
     def __init__(self, bare_lf: bool = False) -> None:
         self._bare_lf = bare_lf
@@ -49,6 +49,8 @@ class ReceiveBuffer:
         # Up to here there is no LF: a line that comes octet by octet is not searched from its start again.
         self._searched = 0
         self._skipped = 0
+        #: The first word of the last line that was skipped, in capitals.
+        self.skipped_word = b""
 
     def __len__(self) -> int:
         return len(self._data) - self._position
@@ -118,6 +120,8 @@ class ReceiveBuffer:
 
     def _skip(self) -> None:
         """Drop octets up to the line's end, then report it."""
+        if not self._skipped:
+            self.skipped_word = self.first_word()
         ending = b"\n" if self._bare_lf else b"\r\n"
         end = self._data.find(ending, self._position)
         if 0 <= end <= self._position + MAX_SKIPPED - self._skipped:

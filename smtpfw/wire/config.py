@@ -38,6 +38,7 @@ class ServerConfig:
     :ivar max_syntax_errors: unreadable or unknown commands on one connection before 421.
     :ivar max_sequence_errors: commands at the wrong moment before 421.
     :ivar max_recipient_errors: refused recipients before 421.
+    :ivar max_authentication_errors: wrong credentials before 421.
     :ivar tls_handshake_timeout: for the handshake of STARTTLS and of implicit TLS.
     :ivar command_timeout: for the next command.
     :ivar data_timeout: for the next octets of a body.
@@ -60,6 +61,7 @@ class ServerConfig:
     max_syntax_errors: int = 20  # Postfix smtpd_hard_error_limit 20, all kinds together
     max_sequence_errors: int = 20
     max_recipient_errors: int = 100  # a mailing list may have many dead addresses
+    max_authentication_errors: int = 5  # OpenSSH MaxAuthTries 6; Postfix counts them with all others, up to 20
 
     tls_handshake_timeout: float = 30.0  # Postfix 300, nginx 60; a handshake has no human in it
     command_timeout: float = 300.0  # RFC 5321 section 4.5.3.2.7: at least 5 minutes

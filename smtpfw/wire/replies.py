@@ -86,7 +86,8 @@ class Reply:
 
 def _format(code: int, enhanced_code: EnhancedCode, text: str) -> bytes:
     prefix = "" if enhanced_code == NO_ENHANCED_CODE else f"{enhanced_code} "
-    room = MAX_REPLY_LINE - len("250-\r\n") - len(prefix)
+    # A challenge of SASL is one line, as long as it is (RFC 4954 section 4).
+    room = MAX_REPLY_LINE - len("250-\r\n") - len(prefix) if code != 334 else len(text)
     lines = [part for line in _LINE_BREAK.split(text) for part in _wrap(_CONTROL.sub("", line), room)]
     separators = ["-"] * (len(lines) - 1) + [" "]
     whole = "".join(

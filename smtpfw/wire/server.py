@@ -42,6 +42,7 @@ MAX_REPLIES_DUE = 250
 
 _BARE_NEWLINE = Reply(500, "lines must end in CRLF", (5, 5, 2))
 _LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 2))
+_LONG_LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 6))
 _BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
 _ENDLESS_LINE = Reply(421, "Line without an end, closing transmission channel", (4, 7, 0))
 _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
@@ -62,6 +63,7 @@ class ServerConnection:
     :ivar phase: where we are, one of :mod:`smtpfw.wire.phases`.
     :ivar hello_name: what the client called itself.
     :ivar extended: whether it said EHLO.
+    :ivar identity: who it has authenticated as, by ``mechanism``; empty before.
     :ivar offer: what it was offered.
     :ivar transaction: the one under way.
     :ivar receiver: takes the octets that follow, until it gives the rest back; None while commands follow.
@@ -101,6 +103,8 @@ class ServerConnection:
         "held",
         "hello_name",
         "id",
+        "identity",
+        "mechanism",
         "message",
         "offer",
         "outcomes",
@@ -128,6 +132,8 @@ class ServerConnection:
         self.context: dict[Any, Any] = {}
         self.hello_name = ""
         self.extended = False
+        self.identity = ""
+        self.mechanism = ""
         self.offer: Offer = dialect.no_offer
         self.transaction: Transaction | None = None
         self.message: IncomingMessage | None = None
@@ -440,7 +446,9 @@ class ServerConnection:
         elif isinstance(error, EndlessLine):
             self.close(_ENDLESS_LINE)
         else:
-            self.write(_LINE_TOO_LONG)
+            # RFC 4954 section 6 has a code of its own for the line that may be long.
+            long_verb = self._buffer.skipped_word in self.dialect.max_lines
+            self.write(_LONG_LINE_TOO_LONG if long_verb else _LINE_TOO_LONG)
 
     @property
     def _tls_first(self) -> bool:

@@ -1,0 +1,250 @@
+"""
+AUTH (RFC 4954): who the client is, by one of the mechanisms of :mod:`smtpfw.sasl`.
+
+Rule 1: offered is what is configured, cut with what the checker can verify and
+what the connection has; and nothing on a clear line, unless the operator
+insists.
+
+Rule 2: a wrong answer is answered late, so that guessing is slow. Others are
+served meanwhile, and each failure counts.
+
+Rule 3: what a client sends in an exchange is shown to its mechanism and to
+nobody else: no log, no error.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+
+from smtpfw.errors import (
+    AuthCancelled,
+    AuthFailed,
+    AuthMalformed,
+    AuthRequired,
+    AuthUnavailable,
+    BadSequence,
+    EncryptionRequired,
+    MechanismUnknown,
+    SMTPError,
+    SyntaxProblem,
+)
+from smtpfw.hooks import call_hook
+from smtpfw.interfaces import IAuthSession, IPlainAuthSession
+from smtpfw.sasl import STANDARD
+from smtpfw.sasl.exchange import CheckerFault
+from smtpfw.sasl.interfaces import IPasswordChecker, ISASLServer, ISASLServerFactory, ISCRAMKeyStore
+from smtpfw.wire.dialect import Extension
+from smtpfw.wire.grammar import Address, decode_xtext, encode_xtext
+from smtpfw.wire.parameters import Options, Parameter
+from smtpfw.wire.phases import READY, UNIMPLEMENTED_VERB, Verb
+from smtpfw.wire.replies import Reply
+
+if TYPE_CHECKING:
+    from smtpfw.wire.server import ServerConnection
+
+#: RFC 4954 section 4: octets of a line of the exchange, its CRLF included.
+MAX_LINE = 12_288
+
+#: Seconds that a wrong answer waits for its 535. Precedents: Dovecot 2 s, growing; OpenSSH some 2 s by PAM.
+FAILURE_DELAY = 2.0
+
+_AUTHENTICATED = Reply(235, "Authentication succeeded", (2, 7, 0))
+
+Maker = Callable[[], Any]
+
+
+def _parse(text: str | None) -> Address:
+    if text is None:
+        raise ValueError("needs an address, or <>")
+    if text == "<>":
+        return Address("", "")
+    if text.startswith("<") and text.endswith(">"):
+        return Address.parse(text[1:-1])
+    return Address.parse(decode_xtext(text))
+
+
+def _format(address: Address | None) -> str:
+    return encode_xtext(str(address)) if address else "<>"
+
+
+#: Who submitted the message first, as the client says (RFC 4954 section 5); false for ``<>``, None when not given.
+AUTH: Parameter[Address | None] = Parameter("AUTH", parse=_parse, format=_format, default=None)
+
+
+class Auth(Extension):
+    """
+    Authentication for a listener.
+
+    :param checker: provides what the mechanisms need, one or more of the interfaces in
+        :mod:`smtpfw.sasl.interfaces`. None where only sessions check, by :class:`IAuthSession` or
+        :class:`IPlainAuthSession`.
+    :param mechanisms: what may be offered, the best first.
+    :param required: answer MAIL with 530 5.7.0 until the client has authenticated (RFC 4954 section 6).
+    :param allow_insecure: offer it on a clear line, too, where whoever listens learns passwords.
+    :param failure_delay: seconds that a wrong answer waits for its 535.
+    """
+
+    keyword = "AUTH"
+    mail_parameters = (AUTH,)
+    extra_line_octets = 500  # RFC 4954 section 3
+
+    def __init__(
+        self,
+        checker: Any = None,
+        *,
+        mechanisms: Iterable[ISASLServerFactory] = STANDARD,
+        required: bool = False,
+        allow_insecure: bool = False,
+        failure_delay: float = FAILURE_DELAY,
+    ) -> None:
+        self._checker = checker
+        self._mechanisms = tuple(mechanisms)
+        self._required = required
+        self._allow_insecure = allow_insecure
+        self._failure_delay = failure_delay
+        self.verbs = (
+            Verb(
+                "AUTH",
+                frozenset({READY}),
+                last_in_group=True,
+                max_line=MAX_LINE,
+                serve=self._serve,
+            ),
+        )
+
+    def advertise(self, connection: ServerConnection) -> str | None:
+        """The names that this client may use now; nothing once it has."""
+        if connection.identity or not self._secure(connection):
+            return None
+        return " ".join(self._offered(connection)) or None
+
+    def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
+        """See :meth:`Extension.check_mail`."""
+        if self._required and not connection.identity:
+            raise AuthRequired
+
+    def _secure(self, connection: ServerConnection) -> bool:
+        return connection.tls or self._allow_insecure
+
+    def _offered(self, connection: ServerConnection) -> dict[str, Maker]:
+        """What begins an exchange, by the mechanism's name."""
+        session = connection.application.session
+        if IAuthSession.providedBy(session):
+            return {name.upper(): _of_session(session, name) for name in session.auth_mechanisms()}
+        checker = _SessionChecker(session) if IPlainAuthSession.providedBy(session) else self._checker
+        context = connection.application.sasl_context(None)
+        usable = [
+            mechanism
+            for mechanism in self._mechanisms
+            if _can_verify(checker, mechanism) and mechanism.available(context)
+        ]
+        names = tuple(mechanism.name for mechanism in usable)
+        return {mechanism.name: _of_mechanism(connection, mechanism, checker, names) for mechanism in usable}
+
+    def _serve(self, connection: ServerConnection, argument: bytes) -> Any:
+        if connection.identity:
+            raise BadSequence("Already authenticated")
+        if not self._secure(connection):
+            raise EncryptionRequired
+        offered = self._offered(connection)
+        if not offered:
+            return UNIMPLEMENTED_VERB
+        name, _, initial = argument.strip(b" ").partition(b" ")
+        if not name or b" " in initial:
+            raise SyntaxProblem("AUTH takes a mechanism, and an initial response")
+        begin = offered.get(name.decode("ascii", "replace").upper())
+        if begin is None:
+            raise MechanismUnknown
+        return self._exchange(connection, name.decode("ascii").upper(), begin, initial)
+
+    async def _exchange(self, connection: ServerConnection, name: str, begin: Maker, initial: bytes) -> Reply:
+        try:
+            connection.identity = await _authenticate(connection, begin, initial)
+        except AuthFailed:
+            await connection.application.pause(self._failure_delay)
+            raise
+        except AuthUnavailable as error:
+            if error.__cause__ is not None:
+                connection.application.fault(CheckerFault.of(error.__cause__))
+            raise AuthUnavailable from None
+        connection.mechanism = name
+        return _AUTHENTICATED
+
+
+async def _authenticate(connection: ServerConnection, begin: Maker, initial: bytes) -> str:
+    """
+    Run one exchange to its end.
+
+    :return: the identity.
+    """
+    try:
+        server: ISASLServer = await _settled(begin)
+        response = None if not initial else b"" if initial == b"=" else _decode(initial)
+        challenge, done = await _settled(server.next, response)
+        while not done or challenge is not None:
+            connection.write(Reply(334, b64encode(challenge or b"").decode("ascii")))
+            line = await connection.application.read_line(MAX_LINE)
+            if line == b"*":
+                raise AuthCancelled
+            response = _decode(line)
+            if done:
+                # The server's last word has been answered (RFC 4954 section 4); there is nothing more to say.
+                if response:
+                    raise AuthMalformed
+                break
+            challenge, done = await _settled(server.next, response)
+        identity: str = server.identity
+    except (SMTPError, CancelledError):
+        raise
+    except Exception as error:
+        raise AuthUnavailable from CheckerFault.of(error)
+    return identity
+
+
+async def _settled(function: Callable[..., Any], *arguments: Any) -> Any:
+    result = call_hook(function, *arguments)
+    return await result if isinstance(result, Deferred) else result
+
+
+def _decode(text: bytes) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except binascii.Error:
+        raise AuthMalformed from None
+
+
+def _can_verify(checker: Any, mechanism: ISASLServerFactory) -> bool:
+    provided = [need for need in mechanism.needs if need.providedBy(checker)]
+    if provided == [ISCRAMKeyStore]:
+        hashes = getattr(checker, "scram_hashes", None)
+        # A client that takes the best that it knows would always fail with one that nobody has keys of.
+        return hashes is None or mechanism.name.removeprefix("SCRAM-").removesuffix("-PLUS") in hashes
+    return bool(provided)
+
+
+def _of_session(session: IAuthSession, name: str) -> Maker:
+    return lambda: session.auth(name)
+
+
+def _of_mechanism(
+    connection: ServerConnection, mechanism: ISASLServerFactory, checker: Any, names: tuple[str, ...]
+) -> Maker:
+    return lambda: mechanism.make_server(checker, connection.application.sasl_context(names))
+
+
+@implementer(IPasswordChecker)
+class _SessionChecker:
+    """Lets a session check passwords itself."""
+
+    def __init__(self, session: IPlainAuthSession) -> None:
+        self._session = session
+
+    async def check_password(self, username: str, password: str) -> str:
+        identity = await _settled(self._session.auth_plain, username, password)
+        return identity or username
