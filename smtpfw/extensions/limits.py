@@ -104,9 +104,11 @@ class Limits(Extension):
             raise SMTPError(421, (4, 7, 0), "Too many messages on this connection")
 
     def check_rcpt(self, connection: ServerConnection, recipient: Address, options: Options) -> None:
+        if not self._limits.max_recipient_domains:
+            return
         domain = recipient.domain.lower()
-        # A bare postmaster has no domain, and must be taken (RFC 5321 section 4.5.1).
-        if not (self._limits.max_recipient_domains and domain):
+        if not domain:
+            # A bare postmaster has none, and must be taken (RFC 5321 section 4.5.1).
             return
         domains = connection.context.setdefault(self, set())
         if domain not in domains:

@@ -273,7 +273,7 @@ class ServerConnection:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost if the connection were closed now."""
-        return self.transaction is None and not self.waiting
+        return self.transaction is None and (not self.waiting or self.wants_line)
 
     def time_out(self) -> None:
         """The peer took too long."""
@@ -320,7 +320,7 @@ class ServerConnection:
                 elif not self._receive_line():
                     break
             over = self.finishing or (self.end_of_input and not self.held and self.phase is not CONNECTED)
-            if over and not self.waiting:
+            if over and (not self.waiting or self.wants_line):
                 self.close()
         finally:
             self.running = False

@@ -256,6 +256,27 @@ class Refusals(AuthTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
             self.assertEqual(self.backend.events[-1], ("logout", "disconnected"))
 
+    def test_a_half_close_in_the_middle(self) -> None:
+        """No more lines will come, so the exchange can't come to its end."""
+        client = self.connect(HELLO)
+        client.send(b"AUTH PLAIN\r\n")
+        client.half_close()
+        self.assertTrue(client.closed)
+        self.assertEqual(client.protocol.factory.connections, set())
+
+    def test_a_half_close_behind_the_response(self) -> None:
+        client = self.connect(HELLO)
+        client.send(b"AUTH PLAIN " + BAD + b"\r\n")
+        self.assertEqual(client.half_close(), b"")
+        self.clock.advance(FAILURE_DELAY)
+        self.assertEqual(client.received(), FAILED)
+        self.assertTrue(client.closed)
+
+    def test_a_shutdown_waits_for_no_response(self) -> None:
+        client = self.connect(HELLO, b"AUTH PLAIN\r\n")
+        self.successResultOf(client.protocol.factory.stop(30))
+        self.assertTrue(client.received().startswith(b"421 4.3.2 "))
+
     def test_a_client_that_is_silent(self) -> None:
         client = self.connect(HELLO, b"AUTH PLAIN\r\n", command_timeout=60)
         self.clock.advance(61)
