@@ -293,7 +293,9 @@ class SessionHost:
         )
 
     def read_line(self, limit: int) -> Deferred[bytes]:
-        line: Deferred[bytes] = Deferred()
+        wire = self._protocol.wire
+        # Who gives up waiting must not have the next command taken for its line.
+        line: Deferred[bytes] = Deferred(lambda _: wire.take_no_line())
 
         def take(octets: bytes | None) -> None:
             if octets is None:
@@ -301,7 +303,7 @@ class SessionHost:
             else:
                 line.callback(octets)
 
-        self._protocol.wire.take_line(take, limit)
+        wire.take_line(take, limit)
         self._protocol.flush()
         return line
 

@@ -220,6 +220,10 @@ class ServerConnection:
         self._take_line = (take, limit)
         self._run()
 
+    def take_no_line(self) -> None:
+        """The verb does not wait for its line any more."""
+        self._take_line = None
+
     @property
     def wants_line(self) -> bool:
         """Whether a verb waits for a line of the peer."""

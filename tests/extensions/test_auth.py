@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
@@ -30,6 +32,9 @@ from smtpfw.sasl import (
 )
 from smtpfw.sasl.users import UsersFile, make_secret
 from smtpfw.testing import MemoryClient, RecordingBackend
+from smtpfw.wire.dialect import Extension
+from smtpfw.wire.phases import READY, Verb
+from smtpfw.wire.replies import Reply
 from tests.server.helpers import HELLO, MAIL, RCPT, codes
 
 SECRET = "a very secret secret"
@@ -99,7 +104,10 @@ class Offer(AuthTestCase):
         self.assertTrue(client.send(b"AUTH PLAIN " + GOOD + b"\r\n").startswith(b"538 5.7.11 "))
 
     def test_hashes_that_there_are_keys_of(self) -> None:
-        with_keys = Path(self.mktemp())
+        # Not trial's mktemp(): under pytest it stays in the current folder.
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        with_keys = Path(folder.name, "users")
         with_keys.write_text(f"tim:{make_secret(SECRET, 'scram-sha-256')}\n")
         client = self.connect(auth=Auth(UsersFile(with_keys), allow_insecure=True))
         self.assertIn(b"-AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n", client.send(HELLO).replace(b"250 AUTH", b"250-AUTH"))
@@ -329,3 +337,24 @@ class Submitter(AuthTestCase):
     def test_format_is_the_twin_of_parse(self) -> None:
         for address in (Address("", ""), Address("a", "b.test"), Address("x=y+z", "b.test"), Address("a b", "b.test")):
             self.assertEqual(AUTH.parse(AUTH.format(address)), address)
+
+
+class ReadingLines(AuthTestCase):
+    def test_who_gives_up_waiting_takes_no_command(self) -> None:
+        async def serve(connection: Any, argument: bytes) -> Reply:
+            try:
+                line = await connection.application.read_line(100).addTimeout(5, self.clock)
+            except DeferredTimeout:
+                return Reply(250, "no line")
+            return Reply(250, line.decode())
+
+        class Asking(Extension):
+            keyword = "X-ASK"
+            verbs = (Verb("ASK", frozenset({READY}), serve=serve),)
+
+        client = self.connect(HELLO, auth=Asking())  # type: ignore[arg-type]
+        self.assertEqual(client.send(b"ASK\r\nan answer\r\n"), b"250 2.0.0 an answer\r\n")
+        self.assertEqual(client.send(b"ASK\r\n"), b"")
+        self.clock.advance(5)
+        self.assertEqual(client.received(), b"250 2.0.0 no line\r\n")
+        self.assertEqual(client.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")

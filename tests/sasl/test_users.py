@@ -8,6 +8,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -57,7 +58,10 @@ async def login(client: ISASLClient, name: str, checker: Any) -> str:
 
 class Dialogs(TestCase):
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
+        # Not trial's mktemp(): under pytest it stays in the current folder.
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name, "users")
 
     def use(self, *lines: str) -> UsersFile:
         return UsersFile(users_file(self.path, *lines))
