@@ -19,10 +19,11 @@ from typing import Any, Protocol
 from smtpfw.errors import IdleTimeout, SMTPError, TooManyErrors
 from smtpfw.wire.application import PENDING, Answer, Application, Outcome
 from smtpfw.wire.budget import ErrorBudget
-from smtpfw.wire.buffer import BareNewline, EndlessLine, LineError, LineOverLimit, ReceiveBuffer
+from smtpfw.wire.buffer import EndlessLine, LineError, LineOverLimit, ReceiveBuffer
 from smtpfw.wire.config import LMTP, SMTP, ServerConfig
 from smtpfw.wire.dialect import Dialect, Offer
 from smtpfw.wire.incoming import IncomingMessage
+from smtpfw.wire.lines import Lines
 from smtpfw.wire.outcomes import Outcomes
 from smtpfw.wire.phases import CLOSED, CONNECTED, GREETED, READY, REFUSED
 from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, Reply
@@ -40,11 +41,7 @@ class Receiver(Protocol):
 #: at once does not keep the others waiting. 1,000 recipients and their transaction take some turns.
 MAX_REPLIES_DUE = 250
 
-_BARE_NEWLINE = Reply(500, "lines must end in CRLF", (5, 5, 2))
-_LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 2))
-_LONG_LINE_TOO_LONG = Reply(500, "Line too long", (5, 5, 6))
 _BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
-_ENDLESS_LINE = Reply(421, "Line without an end, closing transmission channel", (4, 7, 0))
 _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
 _EARLY_TALKER = Reply(554, "You spoke before the greeting", (5, 5, 1))
 
@@ -86,12 +83,11 @@ class ServerConnection:
     __slots__ = (
         "_budget",
         "_buffer",
-        "_line_limit",
+        "_lines",
         "_out",
         "_proceed",
         "_table",
         "_tables",
-        "_take_line",
         "application",
         "backlogged",
         "config",
@@ -143,7 +139,8 @@ class ServerConnection:
         self.waiting = False
         self.held = False
         self._buffer = ReceiveBuffer(config.profile.bare_lf_commands)
-        self._line_limit = config.profile.max_command_line + dialect.extra_line_octets
+        limit = config.profile.max_command_line + dialect.extra_line_octets
+        self._lines = Lines(self._buffer, limit, dialect.max_lines)
         self._budget = ErrorBudget(config)
         self.receiver: Receiver | None = None
         self._out: list[bytes] = []
@@ -155,7 +152,6 @@ class ServerConnection:
         self.finishing = False
         self.said_quit = False
         self.running = False
-        self._take_line: tuple[Callable[[bytes | None], None], int] | None = None
         self._choose_tables()
         self.phase = CONNECTED
         self._table = self._tables[CONNECTED]
@@ -217,17 +213,17 @@ class ServerConnection:
 
         :param take: called with the line, or with None when it was over ``limit`` octets.
         """
-        self._take_line = (take, limit)
+        self._lines.want(take, limit)
         self._run()
 
     def take_no_line(self) -> None:
         """The verb does not wait for its line any more."""
-        self._take_line = None
+        self._lines.want_none()
 
     @property
     def wants_line(self) -> bool:
         """Whether a verb waits for a line of the peer."""
-        return self._take_line is not None
+        return self._lines.wanted
 
     def go_on(self) -> None:
         """The replies so far are on their way: make more, if more are due."""
@@ -333,7 +329,7 @@ class ServerConnection:
     def _may_receive(self) -> bool:
         if self.phase is CLOSED or self.phase is CONNECTED:
             return False
-        return not self.waiting or self._take_line is not None
+        return not self.waiting or self._lines.wanted
 
     def _receive_octets(self, receiver: Receiver) -> bool:
         data = self._buffer.take()
@@ -349,14 +345,14 @@ class ServerConnection:
 
     def _receive_line(self) -> bool:
         try:
-            line = self._buffer.next_line(self._limit_of_line())
+            line = self._lines.next()
         except LineError as error:
             self._refuse_line(error)
             return True
         if line is None:
             return False
-        if self._take_line is not None:
-            self._give_line(line)
+        if self._lines.wanted:
+            self._lines.give(line)
             return True
         verb, _, argument = line.partition(b" ")
         verb = verb.upper()
@@ -382,19 +378,6 @@ class ServerConnection:
             return error
         except Exception as error:
             return self.application.fault(error)
-
-    def _give_line(self, line: bytes | None) -> None:
-        assert self._take_line is not None
-        take, _ = self._take_line
-        self._take_line = None
-        take(line)
-
-    def _limit_of_line(self) -> int:
-        if self._take_line is not None:
-            return self._take_line[1]
-        if self.dialect.max_lines and len(self._buffer) > self._line_limit:
-            return self.dialect.max_lines.get(self._buffer.first_word(), self._line_limit)
-        return self._line_limit
 
     def settle(self, result: Any) -> None:
         """Write what a verb or a receiver gave, or wait for it."""
@@ -433,26 +416,23 @@ class ServerConnection:
         self.phase = phase
         self._table = self._tables[phase]
         if phase is CLOSED:
-            self._take_line = None
+            self._lines.want_none()
             self._buffer.clear()
             self.receiver = None
 
     def _refuse_line(self, error: LineError) -> None:
-        if self._take_line is not None and isinstance(error, LineOverLimit):
-            self._give_line(None)
+        if self._lines.wanted and isinstance(error, LineOverLimit):
+            self._lines.give(None)
             return
         self.verb = b""
         if self.phase is REFUSED and not isinstance(error, EndlessLine):
             self.write(self.dialect.out_of_phase[REFUSED])
-        elif isinstance(error, BareNewline):
-            # What one program takes for a line end and another does not is how commands are smuggled: no guessing.
-            self.close(_BARE_NEWLINE)
-        elif isinstance(error, EndlessLine):
-            self.close(_ENDLESS_LINE)
+            return
+        reply, over = self._lines.refusal(error)
+        if over:
+            self.close(reply)
         else:
-            # RFC 4954 section 6 has a code of its own for the line that may be long.
-            long_verb = self._buffer.skipped_word in self.dialect.max_lines
-            self.write(_LONG_LINE_TOO_LONG if long_verb else _LINE_TOO_LONG)
+            self.write(reply)
 
     @property
     def _tls_first(self) -> bool:

@@ -37,6 +37,19 @@ ENVELOPE = b"HELO client.example.net\r\nMAIL FROM:<a@example.net>\r\nRCPT TO:<b@
 EXTENDED_ENVELOPE = b"EHLO" + ENVELOPE[4:]
 
 
+def reading(seen: list[object]) -> Any:
+    """A data hook that reads, and notes what breaks it off."""
+
+    async def data(body: IBody) -> None:
+        try:
+            await body.read()
+        except DataReset as error:
+            seen.append(error)
+            raise
+
+    return data
+
+
 class WireTestCase(TestCase):
     """One client, one server, and a clock that stands still."""
 
@@ -290,15 +303,7 @@ class DataTests(WireTestCase):
 
     def test_a_session_that_reads_learns_of_the_disconnect(self) -> None:
         seen: list[object] = []
-
-        async def data(body: IBody) -> None:
-            try:
-                await body.read()
-            except DataReset as error:
-                seen.append(error)
-                raise
-
-        client = self.connect(RecordingBackend(data=data))
+        client = self.connect(RecordingBackend(data=reading(seen)))
         client.send(ENVELOPE + b"DATA\r\nhello\r\n")
         client.disconnect()
         assert [type(error) for error in seen] == [DataReset]
@@ -354,15 +359,7 @@ class ChunkTests(WireTestCase):
 
     def test_rset_in_the_middle_ends_the_reading(self) -> None:
         seen: list[object] = []
-
-        async def data(body: IBody) -> None:
-            try:
-                await body.read()
-            except DataReset as error:
-                seen.append(error)
-                raise
-
-        client = self.connect(RecordingBackend(data=data))
+        client = self.connect(RecordingBackend(data=reading(seen)))
         client.send(EXTENDED_ENVELOPE + b"BDAT 5\r\nhello")
         client.received()
         assert client.send(b"RSET\r\n") == b"250 2.0.0 Reset\r\n"
