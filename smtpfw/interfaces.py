@@ -30,26 +30,36 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConsumer
 
+    from smtpfw.errors import SMTPError
+    from smtpfw.state import ConnectionState, TLSState
     from smtpfw.wire.grammar import Address
     from smtpfw.wire.parameters import Options
+    from smtpfw.wire.replies import Reply
     from smtpfw.wire.transaction import Transaction
 
 __all__ = [
     "IAuthSession",
     "IBackend",
     "IBody",
+    "ICheck",
     "IConnection",
     "IHelloSession",
     "ILMTPSession",
     "IPlainAuthSession",
+    "IPrepared",
     "ISession",
     "IStatusCollector",
+    "ITwoPhaseSession",
     "IVerifySession",
 ]
 
 
 class IConnection(Interface):
-    """What a session may know of the connection that it serves. Read it; all but ``context`` belongs to smtpfw."""
+    """
+    What a session and a check may know of the connection that they serve, and the little that they may do to it.
+
+    Read it; all but ``context`` and ``session`` belongs to smtpfw.
+    """
 
     id: str = Attribute("Names this connection in logs and Received lines; unique within the process.")
     hostname: str = Attribute("Our own name, as in the greeting.")
@@ -69,10 +79,56 @@ class IConnection(Interface):
         "finds exactly those recipients there that it has accepted itself. "
         "A new object is made at each MAIL, and it is never changed after the end of its message."
     )
-    context: dict[Any, Any] = Attribute("Yours: whatever you want to remember for as long as the connection lasts.")
+    tls_state: TLSState | None = Attribute(
+        "What TLS has agreed on: version, cipher, the name the client asked for, its certificate; None on a clear line."
+    )
+    context: dict[Any, Any] = Attribute(
+        "Yours: whatever you want to remember for as long as the session lasts. What checks put there when the client "
+        "connected is there for the session behind STARTTLS, too; what came later in clear is not."
+    )
+    server: Any = Attribute("The factory that the connection belongs to; ``server.connections`` are all of them.")
+    session: ISession = Attribute(
+        "The session that is asked. Set it, and from the next question on another one is; the one before gets "
+        "``logout('replaced')``. A message under way stays with the session that began to read it."
+    )
+    state: ConnectionState = Attribute("Names and addresses as they are now, in one value that does not change.")
+    talked_early: bool = Attribute("Whether the client has sent something before it was greeted.")
 
     def close() -> None:
         """Close the connection once what is being asked has been answered; nothing more is read."""
+
+    def reject(error: SMTPError | None = None) -> None:
+        """
+        Say that the client is not wanted, and close the connection.
+
+        :param error: what is said; by default 421 4.3.2. What is being asked is not answered in another way.
+        """
+
+    def write_reply(reply: Reply) -> None:
+        """
+        Send a reply now, before the answer to what is being asked.
+
+        The client takes each reply for the answer to one command: it is for those who serve a verb of their own.
+        """
+
+    def read_line(limit: int = 2048) -> Any:
+        """
+        Awaitable: the client's next line as bytes, without its line end, not taken for a command.
+
+        :param limit: octets; a longer line is read to its end, and raises SMTPError 500 5.5.6.
+        :raises RuntimeError: if no hook is being asked, for then the next line is a command.
+        """
+
+    def pause(seconds: float) -> Any:
+        """Awaitable: some time, in which other connections are served."""
+
+    def look_up_name() -> Any:
+        """
+        Awaitable: the name that DNS has for the client's address (a PTR record), once for each connection.
+
+        :return: a text; empty when there is none, when it can't be had within 5 seconds, or for a Unix socket. Whoever
+            owns the address chooses the name: it proves nothing.
+        """
 
 
 class IBody(Interface):
@@ -176,8 +232,8 @@ class ISession(Interface):
         """
         The dialog is over. Called exactly once for each session, after everything else; nobody waits for it.
 
-        :param reason: ``quit``, ``starttls`` (a new session follows), ``disconnected``, ``timeout``, ``error``
-            or ``shutdown``.
+        :param reason: ``quit``, ``starttls`` (a new session follows), ``replaced`` (likewise),
+            ``disconnected``, ``timeout``, ``error`` or ``shutdown``.
         """
 
 
@@ -252,6 +308,31 @@ class IAuthSession(ISession):
         """
 
 
+class ITwoPhaseSession(ISession):
+    """
+    A session whose delivery can be taken back until it is committed.
+
+    Whoever hands one message to several (``mux``) needs to know that all have it before any shows it.
+    """
+
+    def prepare(body: IBody) -> Any:
+        """
+        The message, in the place of ``data``: keep it as durably, but show it to nobody yet.
+
+        :return: an :class:`IPrepared`; a refusal is raised, as in ``data``.
+        """
+
+
+class IPrepared(Interface):
+    """A message that is kept, and not yet delivered. One of the two is called, once."""
+
+    def commit() -> Any:
+        """Deliver it. The answer counts as that of ``data`` does."""
+
+    def roll_back() -> Any:
+        """Forget it. Cannot refuse."""
+
+
 class IVerifySession(ISession):
     """A session that answers VRFY (RFC 5321 section 3.5). Others answer 252 to all."""
 
@@ -261,3 +342,50 @@ class IVerifySession(ISession):
         :return: None for "cannot verify" (252), or the full address as a text (250 2.1.5).
         :raises SMTPError: 550 5.1.1 unknown; 553 5.1.4 ambiguous.
         """
+
+
+class ICheck(Interface):
+    """
+    A policy: asked before the session, it may refuse what the client wants.
+
+    One object serves all connections of its listener. The checks of a listener are asked in their order; the first
+    refusal wins, and then neither the other checks nor the session are asked. Each method but ``disconnected`` answers
+    as a hook does: None lets pass; a raised :class:`~smtpfw.errors.SMTPError`, or a returned reply of class 4 or 5,
+    refuses; it may be a coroutine, or return a Deferred, which is cancelled when the client has gone.
+
+    :class:`smtpfw.Check` is a base class whose every method lets pass: write only what differs. What is not overridden
+    is not called.
+    """
+
+    def connect(connection: IConnection) -> Any:
+        """
+        A client has connected; under implicit TLS after the handshake. Not asked again after STARTTLS.
+
+        A refusal with 421 closes; any other code is sent as 554 (RFC 5321 section 3.1).
+        """
+
+    def hello(connection: IConnection, name: str, extended: bool) -> Any:
+        """EHLO, HELO or LHLO; see :meth:`IHelloSession.hello`. May be asked more than once."""
+
+    def mail(connection: IConnection, sender: Address, options: Options) -> Any:
+        """MAIL; see :meth:`ISession.mail`."""
+
+    def rcpt(connection: IConnection, recipient: Address, options: Options) -> Any:
+        """RCPT; see :meth:`ISession.rcpt`. Earlier recipients stand in ``connection.transaction``."""
+
+    def data(connection: IConnection) -> Any:
+        """DATA, or the first BDAT: before the message is sent."""
+
+    def message(connection: IConnection, header: bytes, size: int) -> Any:
+        """
+        The message has come whole, and the session does not know that yet.
+
+        :param header: the header section as it came, with the empty line behind it; of a longer one the first
+            256 KiB.
+        :param size: octets of the whole message.
+
+        A refusal ends the message for the session as the client's going would: nothing may be stored.
+        """
+
+    def disconnected(connection: IConnection) -> None:
+        """The connection is over; called once for each for which ``connect`` was due, whatever came of it."""

@@ -62,9 +62,13 @@ class SessionBackend:
         return self._make_session(connection)
 
 
-def overridden(session: ISession, name: str) -> Any:
-    """The bound hook of a session, or None where it is the one of :class:`Session` that does nothing."""
+def overridden(session: Any, name: str, base: type = Session) -> Any:
+    """
+    The bound hook of a session, or None where it is the one of :class:`Session` that does nothing.
+
+    :param base: another class of hooks that do nothing.
+    """
     hook = getattr(session, name)
-    if getattr(hook, "__func__", None) is getattr(Session, name):
+    if getattr(hook, "__func__", None) is getattr(base, name):
         return None
     return hook

@@ -20,6 +20,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 
 from smtpfw.errors import ConfigError
+from smtpfw.state import TLSState
 
 __all__ = ["channel_bindings", "describe_tls", "server_context"]
 
@@ -76,6 +77,22 @@ def describe_tls(transport: object) -> str:
         return ""
     cipher = handle.get_cipher_name()
     return f"{handle.get_protocol_version_name()} {cipher}" if cipher else ""
+
+
+def tls_state(transport: object) -> TLSState | None:
+    """What TLS has agreed on, on a live transport; None when it does not speak TLS, or the handshake is not over."""
+    get_handle = getattr(transport, "getHandle", None)
+    handle = get_handle() if get_handle is not None else None
+    cipher = handle.get_cipher_name() if isinstance(handle, SSL.Connection) else None
+    if not isinstance(handle, SSL.Connection) or cipher is None:
+        return None
+    certificate = handle.get_peer_certificate()
+    return TLSState(
+        version=handle.get_protocol_version_name(),
+        cipher=cipher,
+        server_name=(handle.get_servername() or b"").decode("ascii", "replace"),
+        peer_certificate=None if certificate is None else certificate.to_cryptography(),
+    )
 
 
 def channel_bindings(transport: object) -> dict[str, bytes]:

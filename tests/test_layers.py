@@ -27,8 +27,9 @@ LAYERS = (
     ("tls",),
     ("extensions",),
     ("sasl",),
-    ("session", "hooks"),
+    ("session", "check", "hooks"),
     ("interfaces",),
+    ("state",),
     ("wire",),
     ("errors",),
 )

@@ -176,6 +176,19 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             "max_discarded_bytes", SIZE, "how much of a refused message to read on before closing", zero="no limit"
         ),
         Setting("max_recipients", COUNT, "recipients of one message", zero="no limit"),
+        Setting("max_connections", COUNT, "clients at a time", zero="no limit"),
+        Setting(
+            "max_connections_per_address", COUNT, "of them from one IPv4 address, or one IPv6 /64", zero="no limit"
+        ),
+        Setting(
+            "max_buffered_bytes", SIZE, "of one client that wait to be used, before it is paused", zero="no limit"
+        ),
+        Setting(
+            "max_memory_bytes", SIZE, "of messages in memory, all together, before new ones have to wait", zero="no limit"
+        ),
+        Setting(
+            "max_commands_without_mail", COUNT, "commands that lead to no message before closing", zero="no limit"
+        ),
         Setting("max_syntax_errors", COUNT, "unreadable or unknown commands before closing", zero="no limit"),
         Setting("max_sequence_errors", COUNT, "commands at the wrong moment before closing", zero="no limit"),
         Setting("max_recipient_errors", COUNT, "refused recipients before closing", zero="no limit"),
@@ -184,6 +197,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     "Time limits": (
         Setting("tls_handshake_timeout", TIME, "for the TLS handshake", zero="no limit"),
+        Setting("greeting_timeout", TIME, "for EHLO, from our greeting on", zero="no limit"),
         Setting("command_timeout", TIME, "for the next command", zero="no limit"),
         Setting("data_timeout", TIME, "for the next octets of a message", zero="no limit"),
         Setting("message_timeout", TIME, "for a whole message", zero="no limit"),

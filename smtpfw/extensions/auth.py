@@ -174,6 +174,7 @@ class Auth(Extension):
                 connection.application.fault(CheckerFault.of(error.__cause__))
             raise AuthUnavailable from None
         connection.mechanism = name
+        connection.application.authenticated()
         return _AUTHENTICATED
 
 

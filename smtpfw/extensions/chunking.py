@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smtpfw.errors import DataTooLarge, SMTPError, SyntaxProblem
+from smtpfw.wire.application import Outcome
 from smtpfw.wire.body import BinaryDecoder, ChunkDecoder, ChunkJunk, parse_bdat
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.incoming import OVER_BOUND, IncomingMessage, begin_message, end_message
@@ -105,10 +106,8 @@ def _out_of_place(connection: ServerConnection) -> Reply | None:
     return connection.dialect.out_of_phase[connection.phase]
 
 
-def _message(connection: ServerConnection) -> IncomingMessage:
-    """The message that the chunk belongs to: a new one at the first."""
-    if connection.message is not None:
-        return connection.message
+def _begin(connection: ServerConnection) -> IncomingMessage:
+    """The message that the first chunk begins."""
     profile = connection.config.profile
     assert connection.transaction is not None
     decoder = (
@@ -142,14 +141,22 @@ def _bdat(connection: ServerConnection, argument: bytes) -> object:
             return refusal
         connection.receiver = _Swallow(connection, size, refusal)
         return None
-    message = _message(connection)
-    if junk is not None:
-        message.refuse(junk)
-    chunk = _Chunk(connection, message, size, last)
-    if not size:
-        return chunk.end()
-    connection.receiver = chunk
-    return None
+
+    def proceed(answer: Outcome) -> object:
+        message = connection.message or _begin(connection)
+        refusal = answer if isinstance(answer, SMTPError) else junk
+        if refusal is not None:
+            message.refuse(refusal)
+        chunk = _Chunk(connection, message, size, last)
+        if not size:
+            return chunk.end()
+        connection.receiver = chunk
+        return None
+
+    if connection.message is not None:
+        return proceed(None)
+    # Its octets wait in the buffer until it is known whether anybody wants them.
+    return connection.ask(connection.application.start_data(), proceed)
 
 
 class Chunking(Extension):
@@ -161,6 +168,7 @@ class Chunking(Extension):
             frozenset({GREETED, READY, MAIL, RCPT, CHUNKING}),
             before_tls=True,
             after_helo=True,
+            carries_mail=True,
             serve=_bdat,
         ),
     )

@@ -25,8 +25,9 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from smtpfw.interfaces import IBody
+from smtpfw.server.limits import MemoryBudget
 
-#: Octets that wait to be read before the peer is paused. One read of Twisted's TCP transport is 65,536.
+#: Octets that wait to be read before the peer is paused, by default.
 HIGH_WATER = 128 * 1024
 
 
@@ -35,12 +36,23 @@ class MessageBody:
     """
     :param hold: called when too much waits to be read.
     :param release: called when there is room again.
+    :param high_water: how many octets are too much.
+    :param memory: counts what is in memory.
     """
 
-    def __init__(self, hold: Callable[[], None], release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        hold: Callable[[], None],
+        release: Callable[[], None],
+        high_water: int = HIGH_WATER,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         self.size = 0
         self._hold = hold
         self._release = release
+        self._high_water = high_water
+        self._memory = memory or MemoryBudget()
+        self._kept = 0
         self._chunks: deque[bytes] = deque()
         self._unread = 0
         self._holding = False
@@ -57,7 +69,8 @@ class MessageBody:
             self._chunks.append(data)
             self.size += len(data)
             self._unread += len(data)
-            if self._unread > HIGH_WATER and not self._holding:
+            self._memory.held += len(data)
+            if 0 < self._high_water < self._unread and not self._holding:
                 self._holding = True
                 self._hold()
             self._wake()
@@ -79,8 +92,15 @@ class MessageBody:
     def drop(self) -> None:
         """Nobody will read any more; what waits is forgotten, and the peer may go on."""
         self._chunks.clear()
+        self._memory.held -= self._unread
         self._unread = 0
         self._let_go()
+
+    def close(self) -> None:
+        """The message has its answer: nothing of it counts any more."""
+        self._memory.held -= self._unread + self._kept
+        # Whoever still reads must not have it counted twice.
+        self._memory = MemoryBudget()
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
@@ -110,7 +130,8 @@ class MessageBody:
             await self._more()
         chunk = self._chunks.popleft()
         self._unread -= len(chunk)
-        if self._unread <= HIGH_WATER // 2:
+        self._memory.held -= len(chunk)
+        if self._unread <= self._high_water // 2:
             self._let_go()
         return chunk
 
@@ -125,7 +146,11 @@ class MessageBody:
 
     async def read(self) -> bytes:
         """See :meth:`IBody.read`."""
-        chunks = [chunk async for chunk in self]
+        chunks: list[bytes] = []
+        async for chunk in self:
+            chunks.append(chunk)
+            self._kept += len(chunk)
+            self._memory.held += len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def message(self) -> EmailMessage:

@@ -1,5 +1,5 @@
 """
-What a session may know of its connection: a view on the protocol, made anew for each session.
+What a session may know of its connection, and do to it: a view on the protocol, made anew for each session.
 
 After STARTTLS a new session gets a new view, so nothing that was said in
 clear is remembered (RFC 3207 section 4.2).
@@ -7,17 +7,24 @@ clear is remembered (RFC 3207 section 4.2).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
-from smtpfw.interfaces import IConnection
-from smtpfw.tls import describe_tls
+from smtpfw.errors import ServiceNotAvailable, SMTPError
+from smtpfw.interfaces import IConnection, ISession
+from smtpfw.state import ConnectionState, TLSState
+from smtpfw.tls import tls_state
 from smtpfw.wire.config import LMTP
+from smtpfw.wire.phases import CONNECTED
+from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
+    from smtpfw.server.factory import SMTPServerFactory
+    from smtpfw.server.hosting import SessionHost
     from smtpfw.server.protocol import SMTPServerProtocol
     from smtpfw.wire.transaction import Transaction
 
@@ -26,11 +33,12 @@ if TYPE_CHECKING:
 class Connection:
     """See :class:`~smtpfw.interfaces.IConnection`."""
 
-    __slots__ = ("_protocol", "context")
+    __slots__ = ("_host", "_protocol", "context")
 
-    def __init__(self, protocol: SMTPServerProtocol) -> None:
+    def __init__(self, protocol: SMTPServerProtocol, host: SessionHost, context: Mapping[Any, Any] = {}) -> None:
         self._protocol = protocol
-        self.context: dict[Any, Any] = {}
+        self._host = host
+        self.context: dict[Any, Any] = dict(context)
 
     @property
     def id(self) -> str:
@@ -52,9 +60,7 @@ class Connection:
 
     @property
     def peer_host(self) -> str:
-        host: str = getattr(self.peer, "host", None) or ""
-        # An IPv4 client of a socket for both families: RFC 4291 section 2.5.5.2.
-        return host.removeprefix("::ffff:") if "." in host else host
+        return self._protocol.peer_host
 
     @property
     def hello_name(self) -> str:
@@ -71,7 +77,12 @@ class Connection:
 
     @property
     def tls(self) -> str:
-        return describe_tls(self._protocol.transport) if self._protocol.wire.tls else ""
+        state = self.tls_state
+        return "" if state is None else str(state)
+
+    @property
+    def tls_state(self) -> TLSState | None:
+        return tls_state(self._protocol.transport) if self._protocol.wire.tls else None
 
     @property
     def identity(self) -> str:
@@ -85,9 +96,54 @@ class Connection:
     def transaction(self) -> Transaction | None:
         return self._protocol.wire.transaction
 
+    @property
+    def server(self) -> SMTPServerFactory:
+        return self._protocol.factory
+
+    @property
+    def session(self) -> ISession | None:
+        return self._host.session
+
+    @session.setter
+    def session(self, session: ISession) -> None:
+        self._host.replace_session(session)
+
+    @property
+    def state(self) -> ConnectionState:
+        return ConnectionState(self.hello_name, self.local, self.peer, self.tls_state)
+
+    @property
+    def talked_early(self) -> bool:
+        wire = self._protocol.wire
+        return wire.phase is CONNECTED and wire.buffered > 0
+
     def close(self) -> None:
         """See :meth:`IConnection.close`."""
         self._protocol.close()
+
+    def reject(self, error: SMTPError | None = None) -> None:
+        """See :meth:`IConnection.reject`."""
+        self._protocol.wire.close(Reply.from_error(error or ServiceNotAvailable()))
+        self._protocol.flush()
+
+    def write_reply(self, reply: Reply) -> None:
+        """See :meth:`IConnection.write_reply`."""
+        self._protocol.write_reply(reply)
+
+    def read_line(self, limit: int = 2048) -> Any:
+        """See :meth:`IConnection.read_line`."""
+        wire = self._protocol.wire
+        if not (wire.waiting or wire.running) or wire.wants_line:
+            raise RuntimeError("a line can be read while a command is being answered, one at a time")
+        return self._host.read_line(limit)
+
+    def pause(self, seconds: float) -> Any:
+        """See :meth:`IConnection.pause`."""
+        return self._host.pause(seconds)
+
+    def look_up_name(self) -> Any:
+        """See :meth:`IConnection.look_up_name`."""
+        return self._host.look_up_name()
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} from {self.peer_host or 'a Unix socket'}>"

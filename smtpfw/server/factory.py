@@ -7,6 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from itertools import count
+from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
@@ -16,7 +17,10 @@ from zope.interface.verify import verifyObject
 
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
-from smtpfw.interfaces import IBackend, ISession
+from smtpfw.interfaces import IBackend, ICheck, ISession
+from smtpfw.server.checking import Checks
+from smtpfw.server.events import EventLog
+from smtpfw.server.limits import ConnectionLimits, MemoryBudget
 from smtpfw.server.protocol import SMTPServerProtocol
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
@@ -24,6 +28,9 @@ from smtpfw.wire.verbs import compile_dialect
 
 #: Seconds for a peer to read its 421 after the grace period.
 CLOSING_TIME = 2.5
+
+
+_log = Logger("smtpfw.server")
 
 
 class SMTPServerFactory(ServerFactory):
@@ -40,14 +47,18 @@ class SMTPServerFactory(ServerFactory):
     :param tls: makes the TLS side of STARTTLS, as :func:`smtpfw.tls.server_context` gives it; None for no STARTTLS.
     :param extensions: what EHLO offers; by default :data:`smtpfw.extensions.STANDARD`. Left out of it are
         STARTTLS where ``tls`` is None, and those that the backend would have to honour and does not.
+    :param checks: who is asked before a session is, in this order.
     :param reactor: for time limits; by default the global one.
+    :param resolver: an ``IResolver`` for :meth:`IConnection.look_up_name`; by default that of the system's settings.
+    :param log: where events go, and tracebacks.
     :raises ConfigError: if the extensions don't fit together.
 
     :ivar connections: the protocols that are connected, or whose session has not come to its end yet.
+    :ivar limits: counts the clients.
+    :ivar memory: counts the octets of messages in memory.
     """
 
     noisy = False
-    log = Logger()
 
     def __init__(
         self,
@@ -56,7 +67,10 @@ class SMTPServerFactory(ServerFactory):
         *,
         tls: IOpenSSLServerConnectionCreator | None = None,
         extensions: Iterable[Extension] | None = None,
+        checks: Iterable[ICheck] = (),
         reactor: IReactorTime | None = None,
+        resolver: Any = None,
+        log: Logger = _log,
     ) -> None:
         if isinstance(backend, type) and ISession.implementedBy(backend):
             raise ConfigError(f"{backend.__name__} is a session class; give SessionBackend({backend.__name__})")
@@ -77,6 +91,12 @@ class SMTPServerFactory(ServerFactory):
             and (not extension.end_to_end or extension.keyword in backend.honours)
         )
         self.dialect = compile_dialect(served, config.protocol)
+        self.checks = Checks(checks)
+        self.limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
+        self.log = log
+        self.events = EventLog(log)
+        self.memory = MemoryBudget(config.max_memory_bytes)
+        self._resolver = resolver
         self.connections: set[SMTPServerProtocol] = set()
         self._ids = count(1)
         # Tells the connections of this run from those of the one before in a log.
@@ -85,6 +105,16 @@ class SMTPServerFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPServerProtocol:  # type: ignore[override]
         return SMTPServerProtocol(self)
+
+    @property
+    def resolver(self) -> Any:
+        """Whom names are asked of."""
+        if self._resolver is None:
+            # Reads the system's settings, which not every server needs.
+            from twisted.names.client import createResolver
+
+            self._resolver = createResolver()
+        return self._resolver
 
     def next_id(self) -> str:
         """A name for a connection."""

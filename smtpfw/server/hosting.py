@@ -4,41 +4,37 @@ Between the connection and the session: who is asked, in which form the answer c
 Rule 1: a hook that the session does not override is not called, and one that
 answers at once costs no Deferred.
 
-Rule 2: what a hook raises is a refusal if it is an SMTPError; anything else is
+Rule 2: checks are asked before the session is, by the same call.
+
+Rule 3: what a hook raises is a refusal if it is an SMTPError; anything else is
 a fault of ours: the log gets the traceback, the client a fixed text.
 
-Rule 3: when the client has gone, the hook that waits is cancelled; but not
-once the true end of the message has come, for then the message is the
-session's, and its commit must not be torn.
-
-Rule 4: between two chunks of a message the data hook may wait for more while
-another command is served, VRFY say. So what waits for the message is kept
-apart from what waits for a command.
+Rule 4: when the client has gone, the hook that waits is cancelled. Messages
+have a rule of their own, in :mod:`smtpfw.server.delivery`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from smtpfw.errors import DataReset, SMTPError, TryAgainLater
+from smtpfw.errors import DataReset, InsufficientStorage, SMTPError, TryAgainLater
 from smtpfw.hooks import call_hook, settle
-from smtpfw.interfaces import IBackend, IBody, IHelloSession, ILMTPSession, ISession, IVerifySession
+from smtpfw.interfaces import IHelloSession, ISession, IVerifySession
 from smtpfw.sasl.values import SASLContext
-from smtpfw.server.body import MessageBody
 from smtpfw.server.connection import Connection
-from smtpfw.server.status import StatusCollector
+from smtpfw.server.delivery import Delivery
 from smtpfw.session import overridden
 from smtpfw.tls import channel_bindings
 from smtpfw.wire.application import PENDING, Answer, Outcome
-from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
-from smtpfw.wire.replies import OK, OK_MESSAGE, OK_RECIPIENT, OK_SENDER, Reply
+from smtpfw.wire.replies import OK, OK_RECIPIENT, OK_SENDER, Reply
+from smtpfw.wire.transaction import Transaction
 
 if TYPE_CHECKING:
     from smtpfw.server.protocol import SMTPServerProtocol
@@ -46,31 +42,35 @@ if TYPE_CHECKING:
 #: What a text returned by ``verify`` is sent with.
 _VERIFIED = Reply(250, "", (2, 1, 5))
 
+Hook = Callable[..., Any]
+
 
 class SessionHost:
     """
     The :class:`~smtpfw.wire.application.Application` of a connection: one session at a time.
 
     :param protocol: whose sessions these are.
-    :param backend: makes them.
+
+    :ivar gone: whether the client has gone.
     """
 
-    def __init__(self, protocol: SMTPServerProtocol, backend: IBackend) -> None:
+    def __init__(self, protocol: SMTPServerProtocol) -> None:
         self._protocol = protocol
-        self._backend = backend
+        self._factory = protocol.factory
+        self._checks = protocol.factory.checks
         self._log = protocol.log
+        self._delivery = Delivery(self, protocol)
+        self._connection = Connection(protocol, self)
+        # What checks wrote into the context when the client connected, for sessions behind STARTTLS.
+        self._first_context: dict[Any, Any] | None = None
         self._session: ISession | None = None
         # The hook that a command waits for.
         self._waiting_for: Deferred[Any] | None = None
-        # The message under way: what the session reads; the data hook while it waits; what it has answered; whether
-        # the connection waits for that; and whether the message came whole.
-        self._body: MessageBody | None = None
-        self._reading: Deferred[Any] | None = None
-        self._answer: Answer = PENDING
-        self._awaited = False
-        self._failure: Exception | None = None
-        self._ended = False
-        self._gone = False
+        self._opened: Callable[[SMTPError | None], None] | None = None
+        self._told = False
+        self._name: str | None = None
+        self._mail_began = 0.0
+        self.gone = False
         self._reason = ""
 
     # -- sessions ---------------------------------------------------------
@@ -78,54 +78,88 @@ class SessionHost:
     def open(self, opened: Callable[[SMTPError | None], None]) -> None:
         """Make a session; ``opened`` hears when it is there, or why not."""
         self._opened = opened
+        if self._first_context is None:
+            make: Hook | None = self._checks.around("connect", self._connection, self._new_session)
+        else:
+            self._connection = Connection(self._protocol, self, self._first_context)
+            make = self._new_session
+        assert make is not None
         try:
-            session = call_hook(self._backend.new_session, Connection(self._protocol))
+            session = call_hook(make)
         except Exception:
             self._open_failed(Failure())
             return
         if isinstance(session, Deferred):
             self._waiting_for = session
             session.addCallbacks(self._open, self._open_failed)
-            session.addErrback(self._broken)
+            session.addErrback(self.broken)
         else:
             self._open(session)
+
+    def _new_session(self) -> Any:
+        if self._first_context is None:
+            self._first_context = dict(self._connection.context)
+        return self._factory.backend.new_session(self._connection)
 
     def _open(self, session: ISession) -> None:
         self._waiting_for = None
         try:
-            self._mail = overridden(session, "mail")
-            self._rcpt = overridden(session, "rcpt")
-            self._data = self._choose_data(session)
-            self._reset = overridden(session, "reset")
-            self._logout = session.logout
+            self._serve(session)
         except AttributeError:
             # It is no session: a forgotten ``return`` gives None.
             self._open_failed(Failure())
             return
-        self._session = session
-        self._hello = session.hello if IHelloSession.providedBy(session) else None
-        self._verify = session.verify if IVerifySession.providedBy(session) else None
-        if self._gone:
+        if self.gone:
             self._log_out(self._reason)
         else:
-            self._opened(None)
+            self._tell(None)
 
     def _open_failed(self, failure: Failure) -> None:
         self._waiting_for = None
         error = failure.value
-        if self._gone and isinstance(error, CancelledError):
+        if self.gone and isinstance(error, CancelledError):
             return
         if not isinstance(error, SMTPError):
             self._fault(failure)
             error = SMTPError(421, (4, 3, 0), "Service not available, try again later")
-        if not self._gone:
-            self._opened(error)
+        if not self.gone:
+            self._tell(error)
 
-    def _choose_data(self, session: ISession) -> Callable[[IBody], Any] | None:
-        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(session):
-            return self._lmtp_data
-        data: Callable[[IBody], Any] | None = overridden(session, "data")
-        return data
+    def _tell(self, error: SMTPError | None) -> None:
+        assert self._opened is not None
+        self._opened(error)
+
+    def _serve(self, session: ISession) -> None:
+        """Ask this session from now on."""
+
+        def checked(stage: str, hook: Hook | None) -> Hook | None:
+            return self._checks.around(stage, self._connection, hook)
+
+        mail, rcpt = overridden(session, "mail"), overridden(session, "rcpt")
+        reset, logout = overridden(session, "reset"), session.logout
+        self._delivery.serve(session, checked("message", None))
+        self._hello = checked("hello", session.hello if IHelloSession.providedBy(session) else None)
+        self._mail, self._rcpt = checked("mail", mail), checked("rcpt", rcpt)
+        self._start = checked("data", None)
+        self._verify = session.verify if IVerifySession.providedBy(session) else None
+        self._reset, self._logout = reset, logout
+        self._session = session
+
+    def replace_session(self, session: ISession) -> None:
+        """
+        Ask another session from the next question on.
+
+        :raises TypeError: if it is none.
+        """
+        before = self._session
+        if before is None or session is before:
+            raise RuntimeError("there is no other session to be replaced")
+        leave = self._logout
+        try:
+            self._serve(session)
+        except AttributeError as error:
+            raise TypeError(f"{session!r} is no session: {error}") from None
+        self._notify(leave, "replaced")
 
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
@@ -151,38 +185,39 @@ class SessionHost:
 
     def connection_lost(self, reason: str) -> None:
         """Nobody is there any more: end what can be ended, and let the rest come to its end."""
-        self._gone = True
+        self.gone = True
         self._reason = reason
-        if self._body is not None and not self._ended:
-            self._body.fail(DataReset(reason))
-        if self._reading is not None and not self._ended:
-            self._reading.cancel()
+        self._delivery.gone(reason)
         if self._waiting_for is not None:
             self._waiting_for.cancel()
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Say goodbye to the session, once it waits for nothing any more."""
-        if self._waiting_for is not None or self._reading is not None:
+        if self._waiting_for is not None or self._delivery.reading:
             return
         if self._session is not None:
-            if self._protocol.wire.transaction is not None and not self._ended:
+            if self._protocol.wire.transaction is not None and not self._delivery.ended:
                 # A dialog that ends with QUIT or by an error leaves its transaction as one whose client has gone.
                 self.reset(self._reason if self._reason in ("timeout", "shutdown") else "disconnected")
             self._log_out(self._reason)
+        if self._opened is not None and not self._told:
+            self._told = True
+            self._notify(lambda reason: self._checks.disconnected(self._connection), self._reason)
         self._protocol.left()
 
     # -- asking -----------------------------------------------------------
 
-    def _ask(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Answer:
-        answer = self._call(standard, hook, *arguments)
+    def ask(self, standard: Reply, hook: Hook, *arguments: Any) -> Answer:
+        """Call a hook that a command waits for."""
+        answer = self.call(standard, hook, *arguments)
         if isinstance(answer, Deferred):
             self._waiting_for = answer
-            answer.addCallback(self._answered).addErrback(self._broken)
+            answer.addCallback(self._answered).addErrback(self.broken)
             return PENDING
         return answer
 
-    def _call(self, standard: Reply, hook: Callable[..., Any], *arguments: Any) -> Outcome | Deferred[Outcome]:
+    def call(self, standard: Reply, hook: Hook, *arguments: Any) -> Outcome | Deferred[Outcome]:
         """Call a hook; what it gives is a standard reply's text, and so on, now or later."""
         try:
             result = call_hook(hook, *arguments)
@@ -193,6 +228,10 @@ class SessionHost:
         if isinstance(result, Deferred):
             return result.addCallbacks(self._success, self._failed, callbackArgs=(standard,))
         return self._success(result, standard)
+
+    def outcome(self, value: Any, standard: Reply) -> Outcome:
+        """What a value says that somebody gave for an answer: as if a hook had returned it, or raised it."""
+        return self._refusal(value) if isinstance(value, Exception) else self._success(value, standard)
 
     def _success(self, result: Any, standard: Reply) -> Outcome:
         if result is None:
@@ -211,7 +250,7 @@ class SessionHost:
         error = failure.value
         if isinstance(error, SMTPError):
             return error
-        if not (self._gone and isinstance(error, CancelledError)):
+        if not (self.gone and isinstance(error, CancelledError)):
             self._unless_reset(failure)
         return TryAgainLater()
 
@@ -233,7 +272,7 @@ class SessionHost:
             connection=self._protocol.wire.id,
         )
 
-    def _broken(self, failure: Failure) -> None:
+    def broken(self, failure: Failure) -> None:
         """A fault of our own: nobody knows any more what this client may be told."""
         self._log.failure("{connection}: internal error, aborting", failure, connection=self._protocol.wire.id)
         self._protocol.transport.abortConnection()
@@ -241,43 +280,33 @@ class SessionHost:
     def _answered(self, answer: Outcome) -> None:
         """What a command waited for is there."""
         self._waiting_for = None
-        if self._gone:
-            self._leave()
+        if self.gone:
+            self.leave()
         else:
-            self._protocol.wire.resume(answer)
-            self._protocol.flush()
+            self.resume(answer)
 
-    def _message_answered(self, answer: Outcome) -> None:
-        """The data hook is done."""
-        self._reading = None
-        if self._gone:
-            self._leave()
-        elif self._awaited:
-            self._end_body()
-            self._protocol.wire.resume(answer)
-            self._protocol.flush()
-        else:
-            # The session has answered before the message is at its end; the rest of it is drained.
-            self._answer = answer
-            if self._body is not None:
-                self._body.drop()
+    def resume(self, answer: Outcome) -> None:
+        """Bring the connection the answer that it waits for."""
+        self._protocol.wire.resume(answer)
+        self._protocol.flush()
 
     # -- the Application of the connection --------------------------------
 
     def hello(self, name: str, extended: bool) -> Answer:
-        return None if self._hello is None else self._ask(OK, self._hello, name, extended)
+        return None if self._hello is None else self.ask(OK, self._hello, name, extended)
 
     def mail(self, sender: Address, options: Options) -> Answer:
-        return None if self._mail is None else self._ask(OK_SENDER, self._mail, sender, options)
+        self._mail_began = self._factory.clock.seconds()
+        return None if self._mail is None else self.ask(OK_SENDER, self._mail, sender, options)
 
     def rcpt(self, recipient: Address, options: Options) -> Answer:
-        return None if self._rcpt is None else self._ask(OK_RECIPIENT, self._rcpt, recipient, options)
+        return None if self._rcpt is None else self.ask(OK_RECIPIENT, self._rcpt, recipient, options)
 
     def verify(self, text: str) -> Answer:
-        return None if self._verify is None else self._ask(_VERIFIED, self._verify, text)
+        return None if self._verify is None else self.ask(_VERIFIED, self._verify, text)
 
     def wait(self, result: Any) -> Answer:
-        return self._ask(OK, settle, result)
+        return self.ask(OK, settle, result)
 
     @property
     def session(self) -> ISession | None:
@@ -333,86 +362,51 @@ class SessionHost:
         self._log_out("starttls")
         self._protocol.start_tls()
 
+    def start_data(self) -> Answer:
+        if self._factory.memory.short:
+            return _NO_MEMORY
+        return None if self._start is None else self.ask(OK, self._start)
+
     def message_data(self, data: bytes) -> None:
-        if self._data is None:
-            return
-        if self._body is None:
-            body = self._begin_body(data)
-            self._read(body)
-            if self._answer is not PENDING:
-                body.drop()
-        elif self._answer is PENDING:
-            self._body.append(data)
+        self._delivery.data(data)
 
     def message_failed(self, error: Exception) -> None:
-        if self._data is None:
-            return
-        self._failure = error
-        if self._body is not None:
-            self._body.fail(error)
+        self._delivery.fail(error)
 
     def message_refusal(self) -> SMTPError | None:
-        return self._answer if isinstance(self._answer, SMTPError) else None
+        return self._delivery.refusal()
+
+    def judge_message(self, data: bytes) -> Answer:
+        return self._delivery.judge(data)
 
     def message_end(self, data: bytes) -> Answer:
-        if self._data is None:
-            return None
-        self._ended = self._failure is None
-        body = self._body
-        if body is not None:
-            if self._answer is PENDING:
-                body.append(data)
-                body.end()
-        elif self._failure is not None:
-            # It never began to read: there is nothing to answer.
-            self._answer = None
-        else:
-            body = self._begin_body(data)
-            body.end()
-            self._read(body)
-        # Waking the session may have brought its answer.
-        answer = self._answer
-        if answer is PENDING:
-            self._awaited = True
-        else:
-            self._end_body()
-        return answer
+        return self._delivery.end(data)
 
-    def _begin_body(self, data: bytes) -> MessageBody:
-        self._body = MessageBody(self._protocol.wire.hold, self._release)
-        self._body.append(data)
-        return self._body
+    def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
+        self._protocol.messages += any(reply.positive for reply in replies)
+        duration = self._factory.clock.seconds() - self._mail_began
+        self._factory.events.message(self._protocol, transaction, size, replies, duration)
 
-    def _read(self, body: MessageBody) -> None:
-        """Call the data hook."""
-        assert self._data is not None
-        answer = self._call(OK_MESSAGE, self._data, body)
-        if isinstance(answer, Deferred):
-            self._reading = answer
-            answer.addCallback(self._message_answered).addErrback(self._broken)
-        else:
-            self._answer = answer
+    def refused(self, verb: bytes, reply: Reply) -> None:
+        self._factory.events.refused(self._protocol, verb, reply)
 
-    def _end_body(self) -> None:
-        self._body = None
-        self._answer = PENDING
-        self._awaited = False
-        self._failure = None
-        self._ended = False
+    def authenticated(self) -> None:
+        self._factory.events.authenticated(self._protocol)
 
-    def _lmtp_data(self, body: IBody) -> Any:
-        wire = self._protocol.wire
-        assert wire.transaction is not None and wire.outcomes is not None
-        outcomes = wire.outcomes
+    # -- what sessions and checks may do -----------------------------------
 
-        def tell(position: int, outcome: Any) -> None:
-            failed = isinstance(outcome, Exception)
-            outcomes.set(position, self._refusal(outcome) if failed else self._success(outcome, OK_MESSAGE))
-            self._protocol.flush()
+    def look_up_name(self) -> Any:
+        """See :meth:`IConnection.look_up_name`."""
+        return self._look_up_name()
 
-        session: Any = self._session
-        return session.lmtp_data(body, StatusCollector(wire.transaction.recipients, tell))
+    async def _look_up_name(self) -> str:
+        host = self._connection.peer_host
+        if self._name is None:
+            # Names are asked for by few, and what asks for them is large.
+            from smtpfw.server.reverse import reverse_name
 
-    def _release(self) -> None:
-        self._protocol.wire.release()
-        self._protocol.flush()
+            self._name = await reverse_name(self._factory.resolver, host, self._factory.clock) if host else ""
+        return self._name
+
+
+_NO_MEMORY = InsufficientStorage("Too many messages at the moment, try again later")

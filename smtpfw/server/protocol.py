@@ -5,7 +5,7 @@ Rule 1: pull, never push. While a session thinks, commands wait in the
 connection, so replies keep their order, and those to a pipelined group leave
 in one write (RFC 2920 section 3.2).
 
-Rule 2: nothing is buffered without bound. Above :data:`MAX_BUFFERED` octets of
+Rule 2: nothing is buffered without bound. Above ``max_buffered_bytes`` of
 input that can't be used yet the peer is paused; while it does not read its
 replies, nothing of it is read.
 
@@ -42,9 +42,6 @@ from smtpfw.wire.server import ServerConnection
 if TYPE_CHECKING:
     from smtpfw.server.factory import SMTPServerFactory
 
-#: Octets of input that wait for their turn before the peer is paused. One read of Twisted's TCP transport is 65,536.
-MAX_BUFFERED = 65536
-
 #: Seconds that the replies to the first commands of a pipelined group wait for the others, when a hook takes its time.
 GROUP_PATIENCE = 0.2
 
@@ -70,7 +67,7 @@ class SMTPServerProtocol(Protocol):
     def __init__(self, factory: SMTPServerFactory) -> None:
         self.factory = factory
         self.log: Logger = factory.log
-        self._host = SessionHost(self, factory.backend)
+        self._host = SessionHost(self)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
         self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
         # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn, the
@@ -79,6 +76,16 @@ class SMTPServerProtocol(Protocol):
         self._backlog: IDelayedCall | None = None
         self._greeting: IDelayedCall | None = None
         self._lingering: IDelayedCall | None = None
+        #: The client's IP address as text; empty for a Unix socket.
+        self.peer_host = ""
+        #: The client as the log names it.
+        self.peer_name = ""
+        #: How many messages were accepted.
+        self.messages = 0
+        self._began = factory.clock.seconds()
+        self._surplus: SMTPError | None = None
+        # The other half may wait in the body of a message.
+        self._max_buffered = (factory.config.max_buffered_bytes + 1) // 2
         self._direct = False
         self._answers = 0
         self._handshaking = False
@@ -99,17 +106,32 @@ class SMTPServerProtocol(Protocol):
             self._direct = can_send_at_once(transport)
         transport.registerProducer(self, True)
         self.factory.connections.add(self)
+        peer = transport.getPeer()
+        self.peer_host = _host_of(peer)
+        self.peer_name = _join(self.peer_host, peer.port) if self.peer_host else "unix"
+        self._surplus = self.factory.limits.enter(self.peer_host)
         if ISSLTransport.providedBy(transport):
             # Implicit TLS: who never finishes the handshake never costs a session.
             self._shake_hands()
         else:
-            self._host.open(self._opened)
+            self._open()
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
         self.wire.tls_started()
         self._timer.off()
-        self._host.open(self._reopened if self.wire.waiting else self._opened)
+        if self.wire.waiting:
+            self._host.open(self._reopened)
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        self.factory.events.connected(self)
+        if self._surplus is None:
+            self._host.open(self._opened)
+        else:
+            # It costs no session, and no check.
+            self._greet(self._surplus)
 
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
@@ -136,15 +158,12 @@ class SMTPServerProtocol(Protocol):
         self._timer.cancel()
         self._cancel_calls()
         if self._handshaking:
-            peer = self.transport.getPeer()
-            self.log.info(
-                "{connection}: TLS handshake with {host}:{port} failed: {reason}",
-                connection=self.wire.id,
-                host=getattr(peer, "host", "a Unix socket"),
-                port=getattr(peer, "port", ""),
-                reason=_tls_reason(reason.value),
-            )
+            self.factory.events.handshake_failed(self, _tls_reason(reason.value))
+        else:
+            duration = self.factory.clock.seconds() - self._began
+            self.factory.events.disconnected(self, self._reason, duration, self.messages)
         self._closed = True
+        self.factory.limits.leave(self.peer_host)
         self.wire.close()
         self._host.connection_lost(self._reason)
 
@@ -192,6 +211,12 @@ class SMTPServerProtocol(Protocol):
         self.wire.go_on()
         self.flush()
 
+    def write_reply(self, reply: Reply) -> None:
+        """Send a reply that answers no command; nothing when the dialog is over."""
+        if self.wire.phase is not CLOSED:
+            self.wire.write(reply)
+            self.flush()
+
     def _write(self) -> None:
         data = self.wire.data_to_send()
         if data:
@@ -222,7 +247,7 @@ class SMTPServerProtocol(Protocol):
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
-        pause = self.wire.stalled or self.wire.buffered > MAX_BUFFERED
+        pause = self.wire.stalled or 0 < self._max_buffered < self.wire.buffered
         if pause is not self._read_paused and not self._closed:
             self._read_paused = pause
             if pause:
@@ -243,7 +268,7 @@ class SMTPServerProtocol(Protocol):
             # Between two chunks as well: a message has one time, not one for each BDAT.
             timer.message(wire.message, wire.message.size, between_chunks=not wire.in_message)
         elif wire.phase is not REFUSED:
-            timer.command(self._answers)
+            timer.command(self._answers, introduced=bool(wire.hello_name))
 
     def _timed_out(self) -> None:
         self._reason = "timeout"
@@ -345,6 +370,7 @@ class SMTPServerProtocol(Protocol):
     def _greet(self, error: SMTPError | None) -> None:
         self._greeting = None
         self.wire.greet(error)
+        self._timer.greeted()
         if self.wire.phase is REFUSED:
             self._timer.refused()
         self.flush()
@@ -358,7 +384,18 @@ class SMTPServerProtocol(Protocol):
             self.wire.close(Reply.from_error(code))
         else:
             self.wire.restart()
+            self._timer.greeted()
         self.flush()
+
+
+def _host_of(peer: Any) -> str:
+    host: str = getattr(peer, "host", None) or ""
+    # An IPv4 client of a socket for both families: RFC 4291 section 2.5.5.2.
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _tls_reason(error: BaseException | None) -> str:

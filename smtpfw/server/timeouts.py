@@ -83,6 +83,7 @@ class PhaseTimer:
         "_clock",
         "_config",
         "_deadline",
+        "_greeted",
         "_message",
         "_message_began",
         "_off_since",
@@ -93,7 +94,7 @@ class PhaseTimer:
         self._clock = clock
         self._config = config
         self._deadline = Deadline(clock, expired)
-        self._session_began = clock.seconds()
+        self._session_began = self._greeted = clock.seconds()
         self._message: object = None
         self._message_began = 0.0
         self._off_since = -1.0
@@ -113,22 +114,29 @@ class PhaseTimer:
         self._answers = -1
         self._deadline.set(self._config.write_timeout)
 
-    def command(self, answers: int) -> None:
+    def greeted(self) -> None:
+        """The client may introduce itself, from now on."""
+        self._greeted = self._clock.seconds()
+
+    def command(self, answers: int, *, introduced: bool = True) -> None:
         """
         A command is due.
 
         :param answers: how many groups of commands have been answered. Only an answer sets the time anew: half a
             command an hour is no progress.
+        :param introduced: whether the client has said who it is; it has ``greeting_timeout`` for that.
         """
         if self._answers == answers and self._off_since < 0:
             return
         self._answers = answers
         self._off_since = -1.0
-        seconds = self._config.command_timeout
-        if self._config.session_timeout:
-            left = self._session_began + self._config.session_timeout - self._clock.seconds()
-            seconds = min(seconds or left, max(left, 0.001))
-        self._deadline.set(seconds)
+        config = self._config
+        limits = [config.command_timeout] if config.command_timeout else []
+        if config.session_timeout:
+            limits.append(self._session_began + config.session_timeout - self._clock.seconds())
+        if config.greeting_timeout and not introduced:
+            limits.append(self._greeted + config.greeting_timeout - self._clock.seconds())
+        self._deadline.set(max(min(limits), 0.001) if limits else 0.0)
 
     def message(self, message: object, octets: int, *, between_chunks: bool = False) -> None:
         """

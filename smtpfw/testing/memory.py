@@ -26,8 +26,8 @@ class MemoryTransport(StringTransport):
     :ivar aborted: whether it did so without flushing.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
-        super().__init__(hostAddress=HOST, peerAddress=PEER)
+    def __init__(self, protocol: Protocol, peer: Any = PEER) -> None:
+        super().__init__(hostAddress=HOST, peerAddress=peer)
         self.protocol = protocol
         self.writes: list[bytes] = []
         self.closed = False
@@ -66,19 +66,20 @@ class MemoryClient:
     The client's end: sends octets, sees octets.
 
     :param protocol: the server's protocol.
+    :param peer: the client's address.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, peer: Any = PEER) -> None:
         self.protocol: Any = protocol
-        self.transport = MemoryTransport(protocol)
+        self.transport = MemoryTransport(protocol, peer)
         protocol.makeConnection(self.transport)
 
     @classmethod
-    def of(cls, factory: Factory) -> MemoryClient:
+    def of(cls, factory: Factory, peer: Any = PEER) -> MemoryClient:
         """Connect to a server's factory."""
-        protocol = factory.buildProtocol(PEER)
+        protocol = factory.buildProtocol(peer)
         assert isinstance(protocol, Protocol)
-        return cls(protocol)
+        return cls(protocol, peer)
 
     def send(self, data: bytes) -> bytes:
         """

@@ -7,7 +7,7 @@ do with mail. The Twisted shell is an application; tests have others.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from smtpfw.errors import SMTPError
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.transaction import Transaction
 
 
 class Pending(Enum):
@@ -49,6 +50,9 @@ class Application(Protocol):
     def rcpt(self, recipient: Address, options: Options) -> Answer:
         """RCPT, its syntax checked."""
 
+    def start_data(self) -> Answer:
+        """DATA, or the first BDAT: whether the message may be sent."""
+
     def message_data(self, data: bytes) -> None:
         """More of the message. Call :meth:`ServerConnection.hold` when it is too much at the moment."""
 
@@ -58,12 +62,33 @@ class Application(Protocol):
     def message_refusal(self) -> SMTPError | None:
         """What the backend refuses the message with already, before its end; None if it does not."""
 
+    def judge_message(self, data: bytes) -> Answer:
+        """
+        The message is whole, and nothing is wrong with its form: whether policy lets it pass.
+
+        :param data: the last octets, which :meth:`message_end` will bring.
+        """
+
     def message_end(self, data: bytes) -> Answer:
         """
         The last octets, perhaps none: the message is whole, or :meth:`message_failed` said why not.
 
         The answer comes when the backend has nothing to do with the message any more.
         """
+
+    def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
+        """
+        A message that was read to its end has its answer, for those who keep a log.
+
+        :param size: octets.
+        :param replies: one; in LMTP one for each recipient.
+        """
+
+    def refused(self, verb: bytes, reply: Reply) -> None:
+        """A command was refused, for those who keep a log. ``verb`` is empty where there was no known one."""
+
+    def authenticated(self) -> None:
+        """The client has shown who it is, for those who keep a log."""
 
     def verify(self, text: str) -> Answer:
         """VRFY."""

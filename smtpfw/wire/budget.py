@@ -1,5 +1,5 @@
 """
-How many mistakes a peer may make: kinds of errors, counted apart.
+How many mistakes a peer may make: kinds of errors, counted apart; and how many commands that lead to no mail.
 
 Apart, since they mean different things: a broken client makes syntax errors, a
 confused one errors of sequence, who guesses passwords fails to authenticate,
@@ -27,7 +27,7 @@ class ErrorBudget:
     :param config: has the limit of each kind; 0 for none.
     """
 
-    __slots__ = ("_counts", "_limits")
+    __slots__ = ("_counts", "_idle", "_limits", "_max_idle")
 
     def __init__(self, config: ServerConfig) -> None:
         self._limits = (
@@ -37,6 +37,8 @@ class ErrorBudget:
             config.max_authentication_errors,
         )
         self._counts = [0, 0, 0, 0]
+        self._idle = 0
+        self._max_idle = config.max_commands_without_mail
 
     def spend(self, verb: bytes, code: int) -> bool:
         """
@@ -54,3 +56,12 @@ class ErrorBudget:
             kind = RECIPIENT
         self._counts[kind] += 1
         return 0 < self._limits[kind] <= self._counts[kind]
+
+    def spend_idle(self) -> bool:
+        """Count a command that brings no message nearer; return whether it is one too many."""
+        self._idle += 1
+        return 0 < self._max_idle < self._idle
+
+    def mail_came(self) -> None:
+        """A message was sent: the peer is here for mail."""
+        self._idle = 0

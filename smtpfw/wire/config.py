@@ -35,11 +35,21 @@ class ServerConfig:
     :ivar max_message_bytes: decoded octets of one message (RFC 1870).
     :ivar max_discarded_bytes: octets of a refused message that are read on, to keep the session alive, before 421.
     :ivar max_recipients: accepted RCPTs in one transaction.
+    :ivar max_connections: clients at a time; one more is answered 421 4.3.2.
+    :ivar max_connections_per_address: the same for one IPv4 address, or one /64 of IPv6: 421 4.7.0. Unix sockets are
+        not counted.
+    :ivar max_buffered_bytes: octets of one connection that wait for their turn, or for the session to read them, before
+        the client is paused.
+    :ivar max_memory_bytes: octets of messages that all connections together may keep in memory; above it, who wants to
+        send another message is answered 452 4.3.1.
+    :ivar max_commands_without_mail: commands that bring no message nearer (NOOP, RSET, VRFY, EHLO ...), before 421; each
+        message that is sent allows as many again.
     :ivar max_syntax_errors: unreadable or unknown commands on one connection before 421.
     :ivar max_sequence_errors: commands at the wrong moment before 421.
     :ivar max_recipient_errors: refused recipients before 421.
     :ivar max_authentication_errors: wrong credentials before 421.
     :ivar tls_handshake_timeout: for the handshake of STARTTLS and of implicit TLS.
+    :ivar greeting_timeout: from the greeting until the client has introduced itself.
     :ivar command_timeout: for the next command.
     :ivar data_timeout: for the next octets of a body.
     :ivar message_timeout: for a whole body.
@@ -58,12 +68,20 @@ class ServerConfig:
     max_discarded_bytes: int = 64 * 1024 * 1024  # Exim and Postfix read on without a bound
     max_recipients: int = 1000  # Postfix 1,000; chrj/smtpd 100; RFC 5321 section 4.5.3.1.8: at least 100
 
+    max_connections: int = (
+        1000  # chrj/smtpd and Postfix (default_process_limit) 100; here one costs 3 KiB, not a process
+    )
+    max_connections_per_address: int = 50  # Postfix smtpd_client_connection_count_limit 50
+    max_buffered_bytes: int = 128 * 1024  # twice what Twisted reads at a time
+    max_memory_bytes: int = 512 * 1024 * 1024  # ten messages of the largest size, or 4,000 clients that wait
+    max_commands_without_mail: int = 100  # Postfix smtpd_junk_command_limit 100; Exim smtp_accept_max_nonmail 10
     max_syntax_errors: int = 20  # Postfix smtpd_hard_error_limit 20, all kinds together
     max_sequence_errors: int = 20
     max_recipient_errors: int = 100  # a mailing list may have many dead addresses
     max_authentication_errors: int = 5  # OpenSSH MaxAuthTries 6; Postfix counts them with all others, up to 20
 
     tls_handshake_timeout: float = 30.0  # Postfix 300, nginx 60; a handshake has no human in it
+    greeting_timeout: float = 120.0  # OpenSSH LoginGraceTime 120; Postfix and Exim give it what they give any command
     command_timeout: float = 300.0  # RFC 5321 section 4.5.3.2.7: at least 5 minutes
     data_timeout: float = 180.0  # RFC 5321 section 4.5.3.2.5: 3 minutes for a block
     message_timeout: float = 3600.0  # Exim limits nothing here; a drip of an octet a minute would last for years

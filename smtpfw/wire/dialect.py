@@ -126,6 +126,7 @@ class Dialect:
     :ivar tables: (whether TLS is still required, whether EHLO was said) -> phase -> verb in capitals, as bytes -> what
         serves it.
     :ivar verbs: every row, by name.
+    :ivar no_mail: the verbs that bring no message nearer; QUIT is always welcome.
     :ivar max_lines: limits of single verbs that need longer lines.
     """
 
@@ -150,6 +151,9 @@ class Dialect:
             (tls_first, extended): self._compile(served, tls_first, extended)
             for tls_first in (False, True)
             for extended in (False, True)
+        }
+        self.no_mail = frozenset(verb.name.encode() for verb in self.verbs.values() if not verb.carries_mail) - {
+            b"QUIT"
         }
         self.max_lines = {verb.name.encode(): verb.max_line for verb in self.verbs.values() if verb.max_line}
         self.extra_line_octets = sum(extension.extra_line_octets for extension in self.extensions)

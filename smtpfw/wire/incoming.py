@@ -136,23 +136,42 @@ def begin_message(connection: ServerConnection, message: IncomingMessage) -> Non
 
 def end_message(connection: ServerConnection, data: bytes) -> Any:
     """The true end of the message, with its last octets: it is answered as the application answers it."""
-    message, outcomes = connection.message, connection.outcomes
+    message = connection.message
     assert message is not None
+    connection.mail_came()
+    if message.error is not None:
+        return _answer_message(connection, message, data)
+
+    def proceed(outcome: Outcome) -> Any:
+        if isinstance(outcome, SMTPError):
+            message.refuse(outcome)
+        return _answer_message(connection, message, data)
+
+    return connection.ask(connection.application.judge_message(data), proceed)
+
+
+def _answer_message(connection: ServerConnection, message: IncomingMessage, data: bytes) -> Any:
+    """It is known whether the message is refused for what it is; if not, the session's answer counts."""
+    application, transaction, outcomes = connection.application, connection.transaction, connection.outcomes
+    assert transaction is not None
     if outcomes is not None and message.error is None:
         outcomes.open()
 
     def answer(outcome: Outcome) -> Any:
         if message.error is not None:
             # The session may have said yes before the end; it learns that this does not count.
-            connection.application.reset("refused")
+            application.reset("refused")
             outcome = message.error
         connection.forget_transaction()
         if outcomes is None:
-            return outcome or OK_MESSAGE
-        outcomes.finish(outcome, override=message.error is not None)
+            reply = Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome or OK_MESSAGE
+            application.message_answered(transaction, message.size, (reply,))
+            return reply
+        replies = outcomes.finish(outcome, override=message.error is not None)
+        application.message_answered(transaction, message.size, replies)
         return None
 
-    return connection.ask(connection.application.message_end(data), answer)
+    return connection.ask(application.message_end(data if message.error is None else b""), answer)
 
 
 def drop_transaction(connection: ServerConnection, reason: str, proceed: Callable[[Outcome], Any]) -> Any:

@@ -49,15 +49,18 @@ class Outcomes:
         self._open = True
         self._advance()
 
-    def finish(self, outcome: Outcome, override: bool = False) -> None:
+    def finish(self, outcome: Outcome, override: bool = False) -> list[Reply]:
         """
         The session is done; whoever it has not spoken of gets the outcome of the whole.
 
         :param override: so does everybody else: the message itself is refused.
+        :return: the replies, in the order of the RCPTs.
         """
         rest = _as_reply(outcome)
-        self._outcomes = [rest if one is None or override else one for one in self._outcomes]
+        replies = [rest if one is None or override else one for one in self._outcomes]
+        self._outcomes = [*replies]
         self.open()
+        return replies
 
     def _advance(self) -> None:
         if not self._open:

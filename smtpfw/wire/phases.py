@@ -59,6 +59,8 @@ class Verb:
     :ivar last_in_group: whether it must end a pipelined group, because what follows depends on its answer (RFC 2920
         section 3.1).
     :ivar after_helo: whether it is allowed without EHLO; an extension's verb is not, unless it sees to that itself.
+    :ivar carries_mail: whether it is a step of sending a message; of the others a client may say so many before it sends
+        one.
     :ivar max_line: octets of its command line where it needs more than the others; 0 otherwise.
     :ivar serve: for an extension's verb: ``serve(connection, argument)``, with ``argument`` the bytes behind the
         verb, returns a Reply or an awaitable of one, or raises SMTPError.
@@ -69,6 +71,7 @@ class Verb:
     before_tls: bool = False
     last_in_group: bool = False
     after_helo: bool = False
+    carries_mail: bool = False
     max_line: int = 0
     serve: Callable[[Any, bytes], Any] | None = None
 
@@ -76,9 +79,9 @@ class Verb:
 VERBS = (
     Verb("EHLO", _TALKING, before_tls=True, last_in_group=True, after_helo=True),
     Verb("HELO", _TALKING, last_in_group=True, after_helo=True),
-    Verb("MAIL", frozenset({READY}), after_helo=True),
-    Verb("RCPT", frozenset({MAIL, RCPT}), after_helo=True),
-    Verb("DATA", frozenset({RCPT}), last_in_group=True, after_helo=True),
+    Verb("MAIL", frozenset({READY}), after_helo=True, carries_mail=True),
+    Verb("RCPT", frozenset({MAIL, RCPT}), after_helo=True, carries_mail=True),
+    Verb("DATA", frozenset({RCPT}), last_in_group=True, after_helo=True, carries_mail=True),
     Verb("RSET", _TALKING, after_helo=True),
     Verb("NOOP", _TALKING, before_tls=True, last_in_group=True, after_helo=True),
     Verb("VRFY", _TALKING, last_in_group=True, after_helo=True),

@@ -43,6 +43,7 @@ MAX_REPLIES_DUE = 250
 
 _BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
 _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
+_TOO_MANY_COMMANDS = Reply.from_error(TooManyErrors("Too many commands without mail, closing transmission channel"))
 _EARLY_TALKER = Reply(554, "You spoke before the greeting", (5, 5, 1))
 
 
@@ -84,6 +85,7 @@ class ServerConnection:
         "_budget",
         "_buffer",
         "_lines",
+        "_no_mail",
         "_out",
         "_proceed",
         "_table",
@@ -142,6 +144,7 @@ class ServerConnection:
         limit = config.profile.max_command_line + dialect.extra_line_octets
         self._lines = Lines(self._buffer, limit, dialect.max_lines)
         self._budget = ErrorBudget(config)
+        self._no_mail = dialect.no_mail
         self.receiver: Receiver | None = None
         self._out: list[bytes] = []
         self._proceed: Callable[[Outcome], Any] = _as_reply
@@ -362,6 +365,9 @@ class ServerConnection:
             self.write(self._refuse_verb(verb))
             return True
         self.verb = verb
+        if verb in self._no_mail and self._budget.spend_idle():
+            self.write(_TOO_MANY_COMMANDS)
+            return True
         replies = len(self._out)
         result = self._guard(serve, self, argument)
         if result is None and len(self._out) == replies and self.receiver is None and not self.waiting:
@@ -381,6 +387,9 @@ class ServerConnection:
 
     def settle(self, result: Any) -> None:
         """Write what a verb or a receiver gave, or wait for it."""
+        if self.phase is CLOSED:
+            # Somebody has said the last word meanwhile.
+            return
         if result.__class__ is Reply:
             self.write(result)
         elif result is PENDING:
@@ -395,6 +404,7 @@ class ServerConnection:
         if reply.code >= 400:
             if self.verb == b"RCPT":
                 self.recipient_refused = True
+            self.application.refused(self.verb, reply)
             if self._budget.spend(self.verb, reply.code):
                 reply = _TOO_MANY_ERRORS
         self._out.append(reply.wire)
@@ -403,6 +413,10 @@ class ServerConnection:
 
     def _choose_tables(self) -> None:
         self._tables = self.dialect.tables[self._tls_first, self.extended]
+
+    def mail_came(self) -> None:
+        """A message was read to its end."""
+        self._budget.mail_came()
 
     def write_outcome(self, reply: Reply) -> None:
         """Give out what became of a message for one recipient; it is no mistake of the peer, whatever it says."""

@@ -1,7 +1,8 @@
 """
 Trace fields: the lines that a server puts in front of a message it takes (RFC 5321 section 4.4).
 
-Rule 1: every function is pure and gives whole lines as bytes, CRLF included.
+Rule 1: every function gives whole lines as bytes, CRLF included, and is pure;
+:func:`received_line` alone looks at the clock.
 
 Rule 2: nothing that a client said can begin a line, end a comment or forge a
 clause. Its words pass through one of the patterns below, and what they do
@@ -14,10 +15,15 @@ it is folded between its clauses, and each clause is bounded.
 from __future__ import annotations
 
 import re
+import time
 from email.utils import formatdate
 from functools import lru_cache
+from typing import Protocol
 
-__all__ = ["delivered_to", "received", "return_path"]
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.transaction import Transaction
+
+__all__ = ["delivered_to", "received", "received_line", "return_path"]
 
 #: What may not stand in an address: it would end the line, or show differently from what it is. The grammar lets none
 #: of it through; a session that is fed by something else may.
@@ -32,6 +38,50 @@ _NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9.:_ -]")
 _MAX_WORD = 255
 #: Octets of an address that fit into one line with the rest of its clause.
 _MAX_ADDRESS = 900
+
+
+class Arrival(Protocol):
+    """What a Received line tells of a connection: a part of :class:`smtpfw.interfaces.IConnection`."""
+
+    @property
+    def hello_name(self) -> str: ...
+    @property
+    def peer_host(self) -> str: ...
+    @property
+    def hostname(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def tls(self) -> str: ...
+    @property
+    def transaction(self) -> Transaction | None: ...
+
+
+def received_line(connection: Arrival, recipient: Address | None = None, *, seconds: float | None = None) -> bytes:
+    """
+    The Received line for the message under way, folded; a backend puts it in front of what it stores or sends on.
+
+    :param connection: an :class:`~smtpfw.interfaces.IConnection`.
+    :param recipient: whom the ``for`` clause names; give it only for a copy that nobody else gets (RFC 5321
+        section 7.6). By default it names the message's recipient if there is just one, and is left out otherwise.
+    :param seconds: the time of arrival, seconds since the epoch; by default now.
+    :raises RuntimeError: if no message is under way.
+    """
+    transaction = connection.transaction
+    if transaction is None:
+        raise RuntimeError("no message is under way, so there is nothing that was received")
+    if recipient is None and len(transaction.recipients) == 1:
+        recipient = transaction.recipients[0].address
+    return received(
+        hello_name=connection.hello_name,
+        peer_host=connection.peer_host,
+        hostname=connection.hostname,
+        protocol=connection.protocol,
+        tls=connection.tls,
+        transaction_id=transaction.id,
+        recipient="" if recipient is None else str(recipient),
+        seconds=time.time() if seconds is None else seconds,
+    )
 
 
 def return_path(sender: str) -> bytes:
@@ -64,7 +114,7 @@ def received(
     seconds: float,
 ) -> bytes:
     """
-    The Received line, folded.
+    The Received line, folded, of its parts; :func:`received_line` takes them from a connection.
 
     :param hello_name: what the client called itself.
     :param peer_host: the client's IP address; an empty text for a Unix socket.

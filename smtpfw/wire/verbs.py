@@ -130,6 +130,15 @@ def data(connection: ServerConnection, argument: bytes) -> Any:
     _no_argument("DATA", argument)
     for check in connection.dialect.data_checks:
         check(connection)
+    answer = connection.application.start_data()
+    if answer is PENDING:
+        return connection.ask(answer, lambda answer: _start_data(connection, answer))
+    return _start_data(connection, answer)
+
+
+def _start_data(connection: ServerConnection, answer: Outcome) -> Any:
+    if isinstance(answer, SMTPError):
+        return answer
     receiver = DataReceiver(connection)
     begin_message(connection, receiver.message)
     connection.receiver = receiver

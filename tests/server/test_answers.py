@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -174,10 +175,10 @@ class Verify(TestCase):
 class Peers(TestCase):
     def test_an_ipv4_client_of_a_socket_for_both(self) -> None:
         backend = RecordingBackend()
-        client = greeted(backend, None)
+        factory = make_factory(backend)
         for host, shown in (("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8::1", "2001:db8::1"), ("192.0.2.7",) * 2):
-            client.transport.peerAddr = type("Peer", (), {"host": host})()
-            self.assertEqual(backend.sessions[0].connection.peer_host, shown)
+            MemoryClient.of(factory, IPv6Address("TCP", host, 1025))
+            self.assertEqual(backend.sessions[-1].connection.peer_host, shown)
 
 
 class Clocks(TestCase):

@@ -14,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.server.direct import can_send_at_once, send_at_once
 from smtpfw.testing import MemoryClient, RecordingBackend
+from smtpfw.testing.memory import HOST
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, MESSAGE_OK, RCPT, codes, make_factory
 
 
@@ -35,7 +36,7 @@ class Pair(TestCase):
     def transport(self, protocol: Protocol) -> Any:
         with mock.patch.object(tcp.Server, "setTcpNoDelay"):
             transport = tcp.Server(self.ours, protocol, ("192.0.2.1", 1), mock.Mock(), 1, self.reactor)
-            transport.getHost = transport.getPeer = mock.Mock()
+            transport.getHost = transport.getPeer = mock.Mock(return_value=HOST)
             protocol.makeConnection(transport)
         return transport
 
@@ -148,7 +149,7 @@ class Served(Pair):
 
     def test_replies_that_the_peer_does_not_read(self) -> None:
         clock = Clock()
-        protocol = make_factory(RecordingBackend(), clock).buildProtocol(None)
+        protocol = make_factory(RecordingBackend(), clock, max_commands_without_mail=0).buildProtocol(None)
         transport = self.transport(protocol)
         sent = 0
         for _ in range(1000):

@@ -43,7 +43,11 @@ class DripTests(TestCase):
         self.assertLessEqual(self.drip(b"x", 100, 10), 300)
 
     def test_commands_are_no_drip(self) -> None:
+        self.client.send(b"EHLO client.example\r\n")
         self.assertRaises(AssertionError, self.drip, b"NOOP\r\n", 290, 10)
+
+    def test_nobody_has_come_to_say_noop(self) -> None:
+        self.assertEqual(self.drip(b"NOOP\r\n", 30, 10), 120)
 
 
 class RefusedTests(TestCase):

@@ -10,13 +10,14 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.interfaces import IBody
 from smtpfw.server.body import HIGH_WATER
-from smtpfw.server.protocol import MAX_BUFFERED
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.server import MAX_REPLIES_DUE
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE_OK, RCPT, RECIPIENT_OK, codes, greeted
 
 #: What Twisted reads from a socket at once.
 SEGMENT = 65536
+#: What waits for its turn: half of max_buffered_bytes.
+MAX_BUFFERED = 65536
 LINES = (b"x" * 1022 + b"\r\n") * (SEGMENT // 1024)
 
 
@@ -87,7 +88,7 @@ class SlowSession(TestCase):
     def test_commands_behind_a_slow_hook(self) -> None:
         gate: Deferred[Any] = Deferred()
         clock = Clock()
-        client = greeted(RecordingBackend(mail=lambda *arguments: gate), clock, HELLO)
+        client = greeted(RecordingBackend(mail=lambda *arguments: gate), clock, HELLO, max_commands_without_mail=0)
         client.send(MAIL)
         noops = b"NOOP\r\n" * (MAX_BUFFERED // 6)
         client.send(noops)
@@ -176,7 +177,7 @@ def turns(clock: Clock) -> None:
 class Flood(TestCase):
     def test_others_have_their_turn(self) -> None:
         clock = Clock()
-        flood, other = (greeted(RecordingBackend(), clock, HELLO) for _ in range(2))
+        flood, other = (greeted(RecordingBackend(), clock, HELLO, max_commands_without_mail=0) for _ in range(2))
         self.assertEqual(len(codes(flood.send(b"EHLO x\r\n" * 8000))), MAX_REPLIES_DUE)
         self.assertEqual(other.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")
         flood.disconnect()
@@ -184,7 +185,7 @@ class Flood(TestCase):
 
     def test_replies_leave_in_bounded_writes(self) -> None:
         clock = Clock()
-        client = greeted(RecordingBackend(), clock, HELLO)
+        client = greeted(RecordingBackend(), clock, HELLO, max_commands_without_mail=0)
         client.transport.writes.clear()
         received = client.send(b"NOOP\r\n" * 100_000)
         self.assertEqual(len(codes(received)), MAX_REPLIES_DUE)
@@ -193,7 +194,7 @@ class Flood(TestCase):
         self.assertEqual(max(len(codes(write)) for write in client.transport.writes), MAX_REPLIES_DUE)
 
     def test_it_ends_where_the_transport_is_full(self) -> None:
-        client = greeted(RecordingBackend(), None, HELLO)
+        client = greeted(RecordingBackend(), None, HELLO, max_commands_without_mail=0)
         write = client.transport.write
 
         def full(data: bytes) -> None:

@@ -186,7 +186,7 @@ class SimpleCommandTests(WireTestCase):
 
     def test_idle_past_its_timeout(self) -> None:
         client = self.connect(command_timeout=300.0)
-        client.received()
+        client.send(b"EHLO client.example\r\n")
         self.clock.advance(299)
         assert client.send(b"NOOP\r\n") == b"250 2.0.0 OK\r\n"
         self.clock.advance(299)

@@ -8,6 +8,7 @@ a list of numbers tells it: now, later, or no.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from smtpfw.wire.phases import CLOSED
 from smtpfw.wire.profiles import PROFILES
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import MAX_REPLIES_DUE, ServerConnection
+from smtpfw.wire.transaction import Transaction
 from smtpfw.wire.verbs import compile_dialect
 
 # What STARTTLS begins is not in this layer.
@@ -72,6 +74,19 @@ class Scripted:
 
     def verify(self, text: str) -> Answer:
         return self.ask(f"verify {text}")
+
+    def start_data(self) -> Answer:
+        return self.ask("data")
+
+    def judge_message(self, data: bytes) -> Answer:
+        return self.ask("judge")
+
+    def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
+        assert len(replies) == 1
+        self.asked.append(f"answered {transaction.id} {size} {replies[0].code}")
+
+    def refused(self, verb: bytes, reply: Reply) -> None:
+        assert reply.code >= 400
 
     def message_data(self, data: bytes) -> None:
         assert data and not self.failed

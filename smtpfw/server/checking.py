@@ -1,0 +1,102 @@
+"""
+The checks of a listener, compiled: who is asked at which stage, before the session is.
+
+Rule 1: they are asked in their order, one after the other; the first refusal
+wins, and nobody behind it is asked.
+
+Rule 2: a stage at which no check has anything to say costs nothing: the
+session's hook is called as if there were no checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from smtpfw.check import STAGES, Check
+from smtpfw.errors import ConfigError, SMTPError
+from smtpfw.hooks import call_hook
+from smtpfw.interfaces import ICheck, IConnection
+from smtpfw.session import overridden
+from smtpfw.wire.replies import Reply
+
+Hook = Callable[..., Any]
+
+
+class Checks:
+    """
+    :param checks: in the order in which they are asked.
+    :raises ConfigError: for what is no check.
+    """
+
+    def __init__(self, checks: Iterable[ICheck]) -> None:
+        checks = tuple(checks)
+        for check in checks:
+            if isinstance(check, type) or not ICheck.providedBy(check):
+                raise ConfigError(f"{check!r} is no check; an instance of a subclass of smtpfw.Check is meant")
+        self._hooks = {stage: _overridden(checks, stage) for stage in STAGES}
+        self._disconnected = _overridden(checks, "disconnected")
+
+    def around(self, stage: str, connection: IConnection, hook: Hook | None) -> Hook | None:
+        """
+        What is to be called in the place of ``hook``: the checks of a stage, and then ``hook`` with the same arguments.
+
+        :param connection: what the checks get as their first argument.
+        :param hook: the session's; None where it has nothing to say.
+        """
+        checks = self._hooks[stage]
+        if not checks:
+            return hook
+
+        def ask(*arguments: Any) -> Any:
+            for position, check in enumerate(checks):
+                answer = call_hook(check, connection, *arguments)
+                if isinstance(answer, Deferred):
+                    return _wait(answer, checks[position + 1 :], connection, hook, arguments)
+                _obey(answer)
+            return None if hook is None else hook(*arguments)
+
+        return ask
+
+    def disconnected(self, connection: IConnection) -> None:
+        """
+        Tell all checks that the connection is over.
+
+        :raises ExceptionGroup: what some of them raised, when all have been told.
+        """
+        errors: list[Exception] = []
+        for hook in self._disconnected:
+            try:
+                hook(connection)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("checks that were told of the end of a connection", errors)
+
+
+async def _wait(
+    first: Deferred[Any], others: tuple[Hook, ...], connection: IConnection, hook: Hook | None, arguments: Any
+) -> Any:
+    _obey(await first)
+    for check in others:
+        answer = call_hook(check, connection, *arguments)
+        _obey(await answer if isinstance(answer, Deferred) else answer)
+    if hook is None:
+        return None
+    answer = call_hook(hook, *arguments)
+    return await answer if isinstance(answer, Deferred) else answer
+
+
+def _obey(answer: Any) -> None:
+    if answer is None:
+        return
+    if isinstance(answer, Reply) and answer.code >= 400:
+        raise SMTPError(answer.code, answer.enhanced_code, answer.text)
+    raise TypeError(f"a check returns None, or refuses by raising an SMTPError or returning its Reply, not {answer!r}")
+
+
+def _overridden(checks: tuple[ICheck, ...], name: str) -> tuple[Hook, ...]:
+    hooks = (overridden(check, name, Check) for check in checks)
+    return tuple(hook for hook in hooks if hook is not None)

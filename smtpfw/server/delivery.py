@@ -1,0 +1,238 @@
+"""
+The message under way: between the connection, which brings it, and the data hook of the session, which takes it.
+
+Rule 1: the hook is called with the first octets. A message that has come whole
+by then, and a hook that does not wait, cost no Deferred.
+
+Rule 2: between two chunks of a message the hook may wait for more while another
+command is served, VRFY say. So what waits for the message is kept here, and
+what waits for a command in the host.
+
+Rule 3: when the client has gone, the hook is cancelled; but not once the true
+end of the message has come and policy has let it pass, for then the message is
+the session's, and its commit must not be torn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from smtpfw.errors import DataReset, SMTPError
+from smtpfw.interfaces import IBody, ILMTPSession, ISession
+from smtpfw.server.body import MessageBody
+from smtpfw.server.status import StatusCollector
+from smtpfw.session import overridden
+from smtpfw.wire.application import PENDING, Answer, Outcome
+from smtpfw.wire.config import LMTP
+from smtpfw.wire.replies import OK_MESSAGE
+
+if TYPE_CHECKING:
+    from smtpfw.server.hosting import SessionHost
+    from smtpfw.server.protocol import SMTPServerProtocol
+
+#: Octets of a header that checks get to see. Postfix header_size_limit 102,400; Exim header_maxsize 1 MiB.
+MAX_HEADER = 256 * 1024
+
+
+class Delivery:
+    """
+    The messages of one connection, one at a time.
+
+    :param host: calls hooks, and knows whether the client is still there.
+
+    :ivar ended: whether the true end of the message has come, and it is the session's now.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_awaited",
+        "_body",
+        "_failure",
+        "_header",
+        "_header_whole",
+        "_hook",
+        "_host",
+        "_judge",
+        "_protocol",
+        "_reading",
+        "ended",
+    )
+
+    def __init__(self, host: SessionHost, protocol: SMTPServerProtocol) -> None:
+        self._host = host
+        self._protocol = protocol
+        self._hook: Callable[[IBody], Any] | None = None
+        self._judge: Callable[..., Any] | None = None
+        self._reading: Deferred[Any] | None = None
+        self._body: MessageBody | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        # What the session reads; what it has answered; whether the connection waits for that; what ended the message
+        # early; and what the checks get to see.
+        self._body = None
+        self._answer: Answer = PENDING
+        self._awaited = False
+        self._failure: Exception | None = None
+        self.ended = False
+        self._header = b""
+        self._header_whole = False
+
+    def serve(self, session: ISession, judge: Callable[..., Any] | None) -> None:
+        """
+        Messages that begin from now on are for ``session``.
+
+        :param judge: what is to be asked of a message before its end is given to the session; None for nothing.
+        """
+        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(session):
+            self._hook = self._lmtp_hook(session)
+        else:
+            self._hook = overridden(session, "data")
+        self._judge = judge
+
+    @property
+    def reading(self) -> bool:
+        """Whether the data hook still waits for something."""
+        return self._reading is not None
+
+    # -- the connection's side --------------------------------------------
+
+    def data(self, data: bytes) -> None:
+        """More of the message, and not its end."""
+        if self._judge is not None:
+            self._collect_header(data)
+        if self._hook is None:
+            return
+        if self._body is None:
+            body = self._begin_body(data)
+            self._read(self._hook, body)
+            if self._answer is not PENDING:
+                body.drop()
+        elif self._answer is PENDING:
+            self._body.append(data)
+
+    def fail(self, error: Exception) -> None:
+        """The message will not be whole."""
+        self._failure = error
+        if self._body is not None:
+            self._body.fail(error)
+
+    def refusal(self) -> SMTPError | None:
+        """What the session has refused the message with already."""
+        return self._answer if isinstance(self._answer, SMTPError) else None
+
+    def judge(self, data: bytes) -> Answer:
+        """The message is whole: what the checks say of it."""
+        if self._judge is None:
+            return None
+        self._collect_header(data)
+        message = self._protocol.wire.message
+        assert message is not None
+        return self._host.ask(OK_MESSAGE, self._judge, self._header, message.size)
+
+    def end(self, data: bytes) -> Answer:
+        """The last octets of the message; or nothing, if :meth:`fail` said why it is none."""
+        if self._hook is None:
+            self._forget()
+            return None
+        self.ended = self._failure is None
+        body = self._body
+        if body is not None:
+            if self._answer is PENDING:
+                body.append(data)
+                body.end()
+        elif self._failure is not None:
+            # It never began to read: there is nothing to answer.
+            self._answer = None
+        else:
+            body = self._begin_body(data)
+            body.end()
+            self._read(self._hook, body)
+        # Waking the session may have brought its answer.
+        answer = self._answer
+        if answer is PENDING:
+            self._awaited = True
+        else:
+            self._forget()
+        return answer
+
+    def gone(self, reason: str) -> None:
+        """The client has gone: unless the message is the session's, it will never be."""
+        if self.ended:
+            return
+        if self._body is not None:
+            self._body.fail(DataReset(reason))
+        if self._reading is not None:
+            self._reading.cancel()
+
+    # -- the session's side -----------------------------------------------
+
+    def _begin_body(self, data: bytes) -> MessageBody:
+        factory, wire = self._protocol.factory, self._protocol.wire
+        self._body = MessageBody(wire.hold, self._release, factory.config.max_buffered_bytes, factory.memory)
+        self._body.append(data)
+        return self._body
+
+    def _release(self) -> None:
+        self._protocol.wire.release()
+        self._protocol.flush()
+
+    def _read(self, hook: Callable[[IBody], Any], body: MessageBody) -> None:
+        answer = self._host.call(OK_MESSAGE, hook, body)
+        if isinstance(answer, Deferred):
+            self._reading = answer
+            answer.addCallback(self._answered).addErrback(self._host.broken)
+        else:
+            self._answer = answer
+
+    def _answered(self, answer: Outcome) -> None:
+        """The data hook is done."""
+        self._reading = None
+        if self._host.gone:
+            if self._body is not None:
+                self._body.close()
+            self._host.leave()
+        elif self._awaited:
+            self._forget()
+            self._host.resume(answer)
+        else:
+            # The session has answered before the message is at its end; the rest of it is drained.
+            self._answer = answer
+            if self._body is not None:
+                self._body.drop()
+
+    def _lmtp_hook(self, session: Any) -> Callable[[IBody], Any]:
+        wire = self._protocol.wire
+
+        def take(body: IBody) -> Any:
+            assert wire.transaction is not None and wire.outcomes is not None
+            outcomes = wire.outcomes
+
+            def tell(position: int, outcome: Any) -> None:
+                outcomes.set(position, self._host.outcome(outcome, OK_MESSAGE))
+                self._protocol.flush()
+
+            return session.lmtp_data(body, StatusCollector(wire.transaction.recipients, tell))
+
+        return take
+
+    def _collect_header(self, data: bytes) -> None:
+        if self._header_whole:
+            return
+        # The end of the header may lie across two pieces.
+        start = max(0, len(self._header) - 3)
+        header = self._header + data[:MAX_HEADER] if self._header else data[:MAX_HEADER]
+        # A message that begins with an empty line has no header.
+        end = 2 if header[:2] == b"\r\n" else header.find(b"\r\n\r\n", start) + 4
+        if end >= 4 or header[:2] == b"\r\n":
+            header = header[:end]
+            self._header_whole = True
+        elif len(header) >= MAX_HEADER:
+            header = header[:MAX_HEADER]
+            self._header_whole = True
+        self._header = header
