@@ -106,15 +106,14 @@ class Delivery:
         """More of the message, and not its end."""
         if self._judge is not None:
             self._collect_header(data)
-        if self._hook is None:
-            return
-        if self._body is None:
+        if self._body is not None:
+            if self._answer is PENDING:
+                self._body.append(data)
+        elif self._hook is not None:
             body = self._begin_body(data)
             self._read(self._hook, body)
             if self._answer is not PENDING:
                 body.drop()
-        elif self._answer is PENDING:
-            self._body.append(data)
 
     def fail(self, error: Exception) -> None:
         """The message will not be whole."""
@@ -137,11 +136,11 @@ class Delivery:
 
     def end(self, data: bytes) -> Answer:
         """The last octets of the message; or nothing, if :meth:`fail` said why it is none."""
-        if self._hook is None:
+        body = self._body
+        if body is None and self._hook is None:
             self._forget()
             return None
         self.ended = self._failure is None
-        body = self._body
         if body is not None:
             if self._answer is PENDING:
                 body.append(data)
@@ -150,6 +149,7 @@ class Delivery:
             # It never began to read: there is nothing to answer.
             self._answer = None
         else:
+            assert self._hook is not None
             body = self._begin_body(data)
             body.end()
             self._read(self._hook, body)
