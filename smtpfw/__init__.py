@@ -1,21 +1,28 @@
 """An SMTP and LMTP framework for Twisted: servers and clients whose behaviour is yours to plug in."""
 
+from smtpfw.check import Check, FunctionCheck
 from smtpfw.errors import EnhancedCode, SMTPError
 from smtpfw.server import SMTPServerFactory
 from smtpfw.session import Session, SessionBackend
+from smtpfw.wire.codes import ReplyCode
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.trace import received_line
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Address",
+    "Check",
     "EnhancedCode",
+    "FunctionCheck",
     "Reply",
+    "ReplyCode",
     "SMTPError",
     "SMTPServerFactory",
     "ServerConfig",
     "Session",
     "SessionBackend",
+    "received_line",
 ]

@@ -4,10 +4,13 @@ Every example, run as its docstring says, by the process that a reader would sta
 
 import ast
 import pwd
+import re
 import shlex
 import smtplib
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -110,9 +113,43 @@ def check_own_extension(example: Example, folder: Path) -> None:
     assert example.stop() == 0
 
 
+def check_handler_sqlite(example: Example, folder: Path) -> None:
+    with example.client() as client:
+        assert send(client, "bob@example.org") == {}
+        client.mail("")
+        client.rcpt("bob@example.org")
+        client.rcpt("postmaster")
+        assert client.data("It works.\n") == (250, b"2.0.0 stored as 2")
+    assert example.stop() == 0
+    assert "Each message goes to examples.handler_sqlite.store, once it is there" in example.log
+    with closing(sqlite3.connect(folder / "mail.db")) as database:
+        (one, two) = database.execute("SELECT * FROM mail")
+    assert one[:2] == ("me@example.com", "bob@example.org")
+    received, _, rest = one[2].partition(b"\r\nFrom: me@example.com\r\n")
+    assert re.fullmatch(
+        rb"Received: from client\.example (.|\r\n\t)*\r\n\tfor <bob@example\.org>;\r\n\t[\w ,:+-]*", received
+    )
+    assert rest.endswith(b"\r\nIt works.\r\n")
+    assert two[:2] == ("", "bob@example.org postmaster")
+    assert two[2].endswith(b"\r\nIt works.\r\n") and b" for " not in two[2]
+
+
+def check_own_check(example: Example, folder: Path) -> None:
+    with example.client() as client:
+        assert send(client, "bob@example.org", "No-Such-User@example.org") == {
+            "No-Such-User@example.org": (550, b"5.1.1 No such mailbox here")
+        }
+    with pytest.raises(smtplib.SMTPConnectError) as caught:
+        example.client()
+    assert (caught.value.smtp_code, caught.value.smtp_error) == (554, b"5.7.1 You have written to our trap")
+    assert example.stop() == 0
+
+
 CHECKS: dict[str, Callable[[Example, Path], None]] = {
     "discard_server.py": check_discard_server,
+    "handler_sqlite.py": check_handler_sqlite,
     "inbox.py": check_inbox,
+    "own_check.py": check_own_check,
     "own_extension.py": check_own_extension,
     "refuse_recipients.py": check_refuse_recipients,
     "stream_to_disk.py": check_stream_to_disk,

@@ -15,13 +15,17 @@ from tests.test_layers import ROOT, modules
 def test_smtpfw() -> None:
     assert sorted(smtpfw.__all__) == [
         "Address",
+        "Check",
         "EnhancedCode",
+        "FunctionCheck",
         "Reply",
+        "ReplyCode",
         "SMTPError",
         "SMTPServerFactory",
         "ServerConfig",
         "Session",
         "SessionBackend",
+        "received_line",
     ]
     assert all(hasattr(smtpfw, name) for name in smtpfw.__all__)
 

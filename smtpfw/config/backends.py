@@ -4,7 +4,8 @@ Backends: from a string to an object that takes mail.
 The grammar is that of endpoint strings: ``maildir:/var/mail:eol=lf``. A word
 before the first colon is one of the built-in backends below; with a dot in it,
 it is a Python module, and the next argument names a class or function in it:
-``myapp.mail:Inbox``. Built-in modules are imported when they are asked for.
+``myapp.mail:Inbox``. ``handler:myapp.mail:handle`` is a function that takes
+each message itself. Built-in modules are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -53,8 +54,16 @@ class BuiltIn:
     parsers: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
 
 
+_HANDLER = "handler"
+
 BUILT_IN = {
     "discard": BuiltIn("discard", "smtpfw.backends.discard", "DiscardBackend"),
+    _HANDLER: BuiltIn(
+        "handler:MODULE:FUNCTION[:whole=yes|no]",
+        "smtpfw.backends.handler",
+        "HandlerBackend",
+        {"whole": _parse_yes_no},
+    ),
     "maildir": BuiltIn(
         "maildir:PATH[:eol=crlf|lf][:create=yes|no]",
         "smtpfw.backends.maildir",
@@ -108,7 +117,10 @@ def _built_in_backend(description: Description, built_in: BuiltIn) -> IBackend:
             named[name] = built_in.parsers.get(name, str)(value)
         except ValueError as error:
             raise ConfigError(f"--backend {description.text}: {name}: {error}") from None
-    return _call(description, maker, description.positional, named, built_in.usage)
+    positional: tuple[Any, ...] = description.positional
+    if description.prefix == _HANDLER:
+        positional = (_find_handler(description), *positional[2:])
+    return _call(description, maker, positional, named, built_in.usage)
 
 
 def _python_backend(description: Description) -> IBackend:
@@ -116,6 +128,37 @@ def _python_backend(description: Description) -> IBackend:
     if not description.positional or not description.positional[0]:
         raise ConfigError(f"--backend {text}: say which class or function: {module_name}:Name")
     name, *arguments = description.positional
+    found = _find(text, module_name, name)
+    usage = f"{module_name}:{name}{_signature(found)}"
+    if inspect.isclass(found) and ISession.implementedBy(found) and not IBackend.implementedBy(found):
+        if arguments or description.named:
+            raise ConfigError(f"--backend {text}: a session class takes no arguments; write a backend to pass some")
+        return SessionBackend(found)
+    if not arguments and _is_handler(found):
+        usage += f"; a function that takes each message is {_HANDLER}:{module_name}:{name}"
+    return _call(description, found, arguments, dict(description.named), usage)
+
+
+def _find_handler(description: Description) -> Any:
+    text = description.text
+    module_name, name, *_ = (*description.positional, "", "")
+    if not (module_name and name):
+        raise ConfigError(f"--backend {text}: say which function: {_HANDLER}:package.module:function")
+    found = _find(text, module_name, name)
+    if found is None:
+        # To the backend it means: throw away.
+        raise ConfigError(f"--backend {text}: {name} is None, and a handler a function")
+    if inspect.isclass(found) or IBackend.providedBy(found):
+        # Many a class can be called with two arguments, and would swallow all mail.
+        kind = "class" if inspect.isclass(found) else "backend"
+        raise ConfigError(
+            f"--backend {text}: {name} is a {kind}, and a handler a function; a {kind} is written {module_name}:{name}"
+        )
+    return found
+
+
+def _find(text: str, module_name: str, name: str) -> Any:
+    """What a Python name stands for."""
     try:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
@@ -128,12 +171,15 @@ def _python_backend(description: Description) -> IBackend:
         except AttributeError:
             names = [one for one in vars(found) if not one.startswith("_")]
             raise ConfigError(f"--backend {text}: {module_name} has no {name}{nearest(part, names)}") from None
-    usage = f"{module_name}:{name}{_signature(found)}"
-    if inspect.isclass(found) and ISession.implementedBy(found) and not IBackend.implementedBy(found):
-        if arguments or description.named:
-            raise ConfigError(f"--backend {text}: a session class takes no arguments; write a backend to pass some")
-        return SessionBackend(found)
-    return _call(description, found, arguments, dict(description.named), usage)
+    return found
+
+
+def _is_handler(found: Any) -> bool:
+    """Whether it looks like a function that takes each message, not like one that makes a backend."""
+    if not inspect.isfunction(found):
+        return False
+    parameters = inspect.signature(found).parameters.values()
+    return sum(parameter.default is parameter.empty for parameter in parameters) == 2
 
 
 def _call(description: Description, maker: Any, arguments: Any, named: Mapping[str, object], usage: str) -> IBackend:

@@ -59,7 +59,11 @@ class SessionHost:
         self._factory = protocol.factory
         self._checks = protocol.factory.checks
         self._log = protocol.log
-        self._delivery = Delivery(self, protocol)
+        self._delivery = delivery = Delivery(self, protocol)
+        # What the connection says of a message, the delivery hears at once.
+        self.message_data, self.message_failed = delivery.data, delivery.fail
+        self.message_refusal = delivery.refusal
+        self.judge_message, self.message_end = delivery.judge, delivery.end
         self._connection = Connection(protocol, self)
         # What checks wrote into the context when the client connected, for sessions behind STARTTLS.
         self._first_context: dict[Any, Any] | None = None
@@ -366,21 +370,6 @@ class SessionHost:
         if self._factory.memory.short:
             return _NO_MEMORY
         return None if self._start is None else self.ask(OK, self._start)
-
-    def message_data(self, data: bytes) -> None:
-        self._delivery.data(data)
-
-    def message_failed(self, error: Exception) -> None:
-        self._delivery.fail(error)
-
-    def message_refusal(self) -> SMTPError | None:
-        return self._delivery.refusal()
-
-    def judge_message(self, data: bytes) -> Answer:
-        return self._delivery.judge(data)
-
-    def message_end(self, data: bytes) -> Answer:
-        return self._delivery.end(data)
 
     def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
         self._protocol.messages += any(reply.positive for reply in replies)

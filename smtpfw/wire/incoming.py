@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smtpfw.errors import DataReset, DataTooLarge, SMTPError
-from smtpfw.wire.application import Outcome
+from smtpfw.wire.application import PENDING, Outcome
 from smtpfw.wire.body import DataDecoder
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.outcomes import Outcomes
@@ -139,39 +139,42 @@ def end_message(connection: ServerConnection, data: bytes) -> Any:
     message = connection.message
     assert message is not None
     connection.mail_came()
-    if message.error is not None:
-        return _answer_message(connection, message, data)
-
-    def proceed(outcome: Outcome) -> Any:
-        if isinstance(outcome, SMTPError):
-            message.refuse(outcome)
-        return _answer_message(connection, message, data)
-
-    return connection.ask(connection.application.judge_message(data), proceed)
+    answer = connection.application.judge_message(data) if message.error is None else None
+    if answer is PENDING:
+        return connection.ask(answer, lambda answer: _answer_message(connection, message, data, answer))
+    return _answer_message(connection, message, data, answer)
 
 
-def _answer_message(connection: ServerConnection, message: IncomingMessage, data: bytes) -> Any:
+def _answer_message(connection: ServerConnection, message: IncomingMessage, data: bytes, judgement: Outcome) -> Any:
     """It is known whether the message is refused for what it is; if not, the session's answer counts."""
+    if isinstance(judgement, SMTPError):
+        message.refuse(judgement)
+    if message.error is not None:
+        data = b""
+    elif connection.outcomes is not None:
+        connection.outcomes.open()
+    answer = connection.application.message_end(data)
+    if answer is PENDING:
+        return connection.ask(answer, lambda answer: _finish_message(connection, message, answer))
+    return _finish_message(connection, message, answer)
+
+
+def _finish_message(connection: ServerConnection, message: IncomingMessage, outcome: Outcome) -> Any:
+    """The session is done with the message: say what became of it."""
     application, transaction, outcomes = connection.application, connection.transaction, connection.outcomes
     assert transaction is not None
-    if outcomes is not None and message.error is None:
-        outcomes.open()
-
-    def answer(outcome: Outcome) -> Any:
-        if message.error is not None:
-            # The session may have said yes before the end; it learns that this does not count.
-            application.reset("refused")
-            outcome = message.error
-        connection.forget_transaction()
-        if outcomes is None:
-            reply = Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome or OK_MESSAGE
-            application.message_answered(transaction, message.size, (reply,))
-            return reply
-        replies = outcomes.finish(outcome, override=message.error is not None)
-        application.message_answered(transaction, message.size, replies)
-        return None
-
-    return connection.ask(application.message_end(data if message.error is None else b""), answer)
+    if message.error is not None:
+        # The session may have said yes before the end; it learns that this does not count.
+        application.reset("refused")
+        outcome = message.error
+    connection.forget_transaction()
+    if outcomes is None:
+        reply = Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome or OK_MESSAGE
+        application.message_answered(transaction, message.size, (reply,))
+        return reply
+    replies = outcomes.finish(outcome, override=message.error is not None)
+    application.message_answered(transaction, message.size, replies)
+    return None
 
 
 def drop_transaction(connection: ServerConnection, reason: str, proceed: Callable[[Outcome], Any]) -> Any:

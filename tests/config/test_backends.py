@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from smtpfw.backends.discard import DiscardBackend
+from smtpfw.backends.handler import HandlerBackend
 from smtpfw.backends.memory import MemoryBackend
 from smtpfw.config.backends import BUILT_IN, backend_from_string
 from smtpfw.errors import ConfigError
@@ -35,6 +36,15 @@ MODULE = """
     def broken(): raise TypeError("inside")
     def refuses(): raise OSError(2, "No such file or directory", "/x")
     def wrong(): return 7
+
+    def handle(envelope, body): pass
+    async def stream(envelope, body): pass
+    def one(mail): pass
+    def three(envelope, body, more): pass
+    class Group:
+        @staticmethod
+        def handle(envelope, body, extra=None): pass
+    nothing = None
 
     class Undeclared:
         honours = ()
@@ -108,10 +118,38 @@ def test_a_session_class_is_enough() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "called", "whole"),
+    [
+        ("handler:mailcode.own:handle", "handle", True),
+        ("handler:mailcode.own:stream", "stream", False),
+        ("handler:mailcode.own:Group.handle", "Group.handle", True),
+        ("handler:mailcode.own:handle:whole=no", "handle", False),
+        ("handler:mailcode.own:stream:whole=yes", "stream", True),
+    ],
+)
+def test_a_function_that_takes_each_message(text: str, called: str, whole: bool) -> None:
+    backend = backend_from_string(text)
+    assert isinstance(backend, HandlerBackend)
+    assert backend.handler is not None
+    assert backend.handler.__qualname__ == called
+    assert backend.whole is whole
+
+
+def test_only_what_looks_like_a_handler_is_taken_for_one() -> None:
+    assert "handler:" not in complaint("mailcode.own:one")
+    assert "handler:" not in complaint("mailcode.own:handle:x")
+
+
+def test_a_function_in_a_module_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "handlers_alone.py").write_text("def handle(envelope, body):\n    pass\n")
+    assert isinstance(backend_from_string("handler:handlers_alone:handle"), HandlerBackend)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("maildri:/x", "unknown backend 'maildri'; did you mean maildir?"),
-        ("", "unknown backend '' (known are discard, maildir, memory"),
+        ("", "unknown backend '' (known are discard, handler, maildir, memory"),
         ("memory:max_message=3", "max_message"),
         ("memory:max_messages=three", "max_messages: 'three' is no number"),
         ("discard:x", "it is written discard"),
@@ -128,6 +166,29 @@ def test_a_session_class_is_enough() -> None:
         ("mailcode.own:Undeclared", "Does not declaratively implement the interface"),
         ("mailcode.own:Half", "IBackend.honours attribute was not provided"),
         ("mailcode.own:broken", "TypeError: inside"),
+        ("mailcode.own:handle", "a function that takes each message is handler:mailcode.own:handle"),
+        ("handler", "say which function: handler:package.module:function"),
+        ("handler:", "say which function: handler:package.module:function"),
+        ("handler::handle", "say which function: handler:package.module:function"),
+        ("handler:mailcode.own", "say which function: handler:package.module:function"),
+        ("handler:mailcode.own:", "say which function: handler:package.module:function"),
+        ("handlr:mailcode.own:handle", "unknown backend 'handlr'; did you mean handler?"),
+        ("handler:mailcode.own:handel", "mailcode.own has no handel; did you mean handle?"),
+        ("handler:mailcode.own:Group.handel", "mailcode.own has no Group.handel; did you mean handle?"),
+        ("handler:absent_package.mail:handle", "No module named 'absent_package'; --python-path"),
+        ("handler:mailcode.mistake:handle", "importing mailcode.mistake failed: ZeroDivisionError"),
+        ("handler:mailcode.own:one", "mailcode.own.one(mail) can't be called with two arguments, (envelope, body)"),
+        ("handler:mailcode.own:three", "mailcode.own.three(envelope, body, more) can't be called with two"),
+        ("handler:mailcode.own:number", "int is not callable; a handler is a function of envelope and body"),
+        ("handler:mailcode.own:nothing", "nothing is None, and a handler a function"),
+        (
+            "handler:mailcode.own:Inbox",
+            "Inbox is a class, and a handler a function; a class is written mailcode.own:Inbox",
+        ),
+        ("handler:mailcode.own:ready", "a backend is written mailcode.own:ready"),
+        ("handler:mailcode.own:handle:x", "it is written handler:MODULE:FUNCTION[:whole=yes|no]"),
+        ("handler:mailcode.own:handle:all=yes", "it is written handler:MODULE:FUNCTION[:whole=yes|no]"),
+        ("handler:mailcode.own:handle:whole=maybe", "whole: 'maybe' is neither yes nor no"),
         ("mailcode.own:refuses", "No such file or directory"),
         ("memory:x=1:x=2", "x= is given twice"),
     ],

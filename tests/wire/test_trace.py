@@ -6,12 +6,17 @@ import email
 import email.policy
 import email.utils
 import re
+import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfw.wire.trace import delivered_to, received, return_path
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.parameters import NO_OPTIONS
+from smtpfw.wire.trace import delivered_to, received, received_line, return_path
+from smtpfw.wire.transaction import Recipient, Transaction
 
 PLAIN: dict[str, object] = {
     "hello_name": "mail.client.example",
@@ -62,6 +67,47 @@ def test_received(changes: dict[str, object], present: bytes, absent: bytes) -> 
     line = make(**changes)
     assert present in line
     assert absent not in line
+
+
+def connection_with(*recipients: str) -> SimpleNamespace:
+    transaction = Transaction("c1.7", Address("a", "example.com"), NO_OPTIONS)
+    transaction.recipients += [Recipient(Address.parse(recipient), NO_OPTIONS) for recipient in recipients]
+    names = ("hello_name", "peer_host", "hostname", "protocol", "tls")
+    return SimpleNamespace(transaction=transaction, **{name: PLAIN[name] for name in names})
+
+
+def test_of_a_connection_it_is_made_of_what_the_connection_knows() -> None:
+    assert received_line(connection_with("bob@example.org"), seconds=1_785_240_000.5) == make()
+
+
+@pytest.mark.parametrize(
+    ("recipients", "recipient", "named"),
+    [
+        (["bob@example.org"], None, "bob@example.org"),
+        (["postmaster"], None, "postmaster"),
+        (["bob@example.org", "eve@example.org"], None, ""),
+        (["bob@example.org", "bob@example.org"], None, ""),
+        ([], None, ""),
+        (["bob@example.org", "eve@example.org"], Address("eve", "example.org"), "eve@example.org"),
+    ],
+)
+def test_whom_the_for_clause_names(recipients: list[str], recipient: Address | None, named: str) -> None:
+    line = received_line(connection_with(*recipients), recipient, seconds=1_785_240_000.5)
+    assert line == make(recipient=named)
+
+
+def test_the_time_is_now_unless_it_is_given() -> None:
+    before = int(time.time())
+    _, _, date = received_line(connection_with()).rpartition(b";\r\n\t")
+    moment = email.utils.parsedate_to_datetime(date.decode().strip()).timestamp()
+    assert before <= moment <= time.time()
+
+
+def test_without_a_message_there_is_nothing_to_say() -> None:
+    connection = connection_with()
+    connection.transaction = None
+    with pytest.raises(RuntimeError, match="no message is under way"):
+        received_line(connection)
 
 
 def test_return_path_and_delivered_to() -> None:
