@@ -28,7 +28,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from smtpfw.config import ServicePlan, make_plan
-from smtpfw.config.describing import describe_backend, describe_listening, describe_trial
+from smtpfw.config.describing import describe_backend, describe_checks, describe_listening, describe_trial
 from smtpfw.config.listeners import bind_all, check_ports
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.sockets import BoundSocket
@@ -69,9 +69,14 @@ def makeService(options: ServerOptions) -> IService:
     from smtpfw.server import SMTPServerFactory
 
     try:
-        plan = make_plan(options)
+        plan = make_plan(options, reactor)
         factory = SMTPServerFactory(
-            plan.backend, plan.config, tls=plan.tls, extensions=plan.extensions, reactor=reactor
+            plan.backend,
+            plan.config,
+            tls=plan.tls,
+            extensions=plan.extensions,
+            checks=plan.checks,
+            reactor=reactor,
         )
         sockets = bind_all(plan.listeners, factory, reactor, plan.tls)
         check_ports(plan.config.protocol, sockets)
@@ -157,6 +162,7 @@ class SMTPService(Service):
             self._ports.append(bound.start(self._reactor))
         for line in (
             *describe_listening(self.plan, self.sockets),
+            *describe_checks(self.plan),
             *describe_backend(self.plan),
             *describe_trial(self.plan, self.sockets),
         ):

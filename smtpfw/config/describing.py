@@ -7,11 +7,12 @@ from __future__ import annotations
 import shlex
 import socket
 
+from smtpfw.config.checks import describe_check
 from smtpfw.config.plan import ServicePlan
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.wire.config import LMTP
 
-__all__ = ["describe_backend", "describe_listening", "describe_trial"]
+__all__ = ["describe_backend", "describe_checks", "describe_listening", "describe_trial"]
 
 #: What a client on this machine connects to when we listen on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -29,6 +30,11 @@ def describe_backend(plan: ServicePlan) -> list[str]:
     if describe is not None:
         return [str(line) for line in describe()]
     return [f"Mail goes to {plan.backend_text}"]
+
+
+def describe_checks(plan: ServicePlan) -> list[str]:
+    """One line for each check, in the order in which they are asked."""
+    return [f"Checked first: {describe_check(check)}" for check in plan.checks]
 
 
 def describe_trial(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:

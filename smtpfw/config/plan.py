@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from smtpfw.config.auth import auth_from_string
 from smtpfw.config.backends import backend_from_string
+from smtpfw.config.checks import check_from_string
 from smtpfw.config.listeners import Listener, parse_listener
-from smtpfw.config.settings import SERVER_NAMES, default_hostname
+from smtpfw.config.settings import BY_NAME, SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
@@ -26,9 +27,10 @@ from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
     from twisted.internet.ssl import CertificateOptions
 
-    from smtpfw.interfaces import IBackend
+    from smtpfw.interfaces import IBackend, ICheck
 
 __all__ = ["ServicePlan", "make_plan"]
 
@@ -44,6 +46,7 @@ class ServicePlan:
     :ivar config: name, limits and manners of every listener.
     :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
     :ivar extensions: what EHLO offers, AUTH among them if somebody may authenticate.
+    :ivar checks: who is asked before the backend is.
     :ivar grace: seconds that a stop waits for messages under way.
     """
 
@@ -53,22 +56,28 @@ class ServicePlan:
     config: ServerConfig
     tls: CertificateOptions | None
     extensions: tuple[Extension, ...] = STANDARD
+    checks: tuple[ICheck, ...] = ()
     grace: float
 
 
-def make_plan(values: Mapping[str, Any]) -> ServicePlan:
+def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
     """
     Make a plan of parsed settings.
 
     :param values: one for each name in the table of settings.
+    :param reactor: for checks that need the time.
     :raises ConfigError: one line that names the setting and says what to do.
     """
     listeners = tuple(map(parse_listener, values["listen"]))
     server = {name: values[name] for name in SERVER_NAMES}
     server["hostname"] = server["hostname"] or default_hostname()
-    tls = _make_tls(values["tls"]) if values["tls"] else None
-    if tls is None and values["require_tls"]:
-        raise ConfigError("--require-tls: there is no certificate to offer; give --tls CERT[:KEY]")
+    tls = _make_tls(values) if values["tls"] else None
+    for name in ("require_tls", "client_ca", "require_client_certificate"):
+        if tls is None and values[name]:
+            option = BY_NAME[name].option
+            raise ConfigError(f"--{option}: there is no certificate of our own to offer; give --tls CERT[:KEY]")
+    if values["require_client_certificate"] and not values["client_ca"]:
+        raise ConfigError("--require-client-certificate: by whom must they be signed? give --client-ca FILE")
     for listener in listeners:
         if listener.implicit_tls and tls is None:
             raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
@@ -85,6 +94,7 @@ def make_plan(values: Mapping[str, Any]) -> ServicePlan:
         config=ServerConfig(**server),
         tls=tls,
         extensions=extensions,
+        checks=tuple(check_from_string(text, reactor) for text in values["checks"]),
         grace=values["grace"],
     )
 
@@ -97,12 +107,17 @@ def _make_auth(values: Mapping[str, Any], has_tls: bool) -> Auth:
     )
 
 
-def _make_tls(text: str) -> CertificateOptions:
+def _make_tls(values: Mapping[str, Any]) -> CertificateOptions:
+    text = values["tls"]
     try:
         words = split_words(text)
         if len(words) > 2 or not all(words):
             raise ConfigError(f"{text}: write CERT or CERT:KEY; a colon in a path takes a backslash before it")
-        return server_context(*words)
+        return server_context(
+            *words,
+            client_ca=values["client_ca"],
+            require_client_certificate=values["require_client_certificate"],
+        )
     except ConfigError as error:
         raise ConfigError(f"--tls {error}") from None
 

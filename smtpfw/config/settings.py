@@ -86,7 +86,10 @@ FLAG = Kind("", bool)
 LISTENER = Kind("ENDPOINT", _parse_text)
 BACKEND = Kind("BACKEND", _parse_text)
 CHECKER = Kind("CHECKER", _parse_text)
+CHECK = Kind("CHECK", _parse_text)
+WORDS = Kind("NAMES", _parse_text)
 CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
+CERTIFICATE_FILE = Kind("FILE", _parse_text)
 FOLDER = Kind("DIR", _parse_text)
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ServerConfig)}
@@ -152,7 +155,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "backend",
             BACKEND,
-            "what takes the mail: maildir:PATH, memory, discard, or your own code as package.module:Name",
+            "what takes the mail: maildir:PATH, memory, discard, handler:module:function, or your own code as "
+            "package.module:Name",
             given="maildir:./Maildir",
         ),
         Setting("python_path", FOLDER, "look for your own code here first. May be repeated", given=(), repeatable=True),
@@ -161,12 +165,27 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "auth", CHECKER, "offer AUTH, by htpasswd:PATH, a twisted.cred checker, or module:function of your own"
         ),
+        Setting(
+            "auth_mechanisms", WORDS, "which SASL mechanisms to offer, the best first; by default all that can be verified"
+        ),
         Setting("require_auth", FLAG, "refuse mail from clients that have not authenticated"),
         Setting("allow_insecure_auth", FLAG, "offer AUTH without TLS, too: whoever listens learns passwords"),
+    ),
+    "What is checked before": (
+        Setting(
+            "checks",
+            CHECK,
+            "ask this check first: rate:ip=30/m, concurrency:ip=10, networks:10.0.0.0/8, sender_login, early_talkers ... "
+            "May be repeated; the first refusal wins",
+            given=(),
+            repeatable=True,
+        ),
     ),
     "Name, TLS and manners": (
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
         Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
+        Setting("client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; offers AUTH EXTERNAL"),
+        Setting("require_client_certificate", FLAG, "end the handshake of a client that has none"),
         Setting("require_tls", FLAG, "refuse mail on a connection without TLS"),
         Setting("profile", PROFILE, "how strictly to read: strict (the RFCs' letter), default, lenient (old devices)"),
     ),

@@ -19,10 +19,25 @@ from smtpfw.check import STAGES, Check
 from smtpfw.errors import ConfigError, SMTPError
 from smtpfw.hooks import call_hook
 from smtpfw.interfaces import ICheck, IConnection
+from smtpfw.policies import EarlyTalkers, LoopLimit
 from smtpfw.session import overridden
+from smtpfw.wire.profiles import Profile
 from smtpfw.wire.replies import Reply
 
 Hook = Callable[..., Any]
+
+
+def standard_checks(checks: Iterable[ICheck], profile: Profile) -> tuple[ICheck, ...]:
+    """
+    The checks of a listener, with those that every server has: a client of the strict profile has to wait for the
+    greeting, and a message that goes round in circles is refused, by a :class:`LoopLimit` among ``checks`` if there is
+    one.
+    """
+    checks = tuple(checks)
+    early = (EarlyTalkers(profile.greeting_delay),) if profile.greeting_delay else ()
+    loops = () if any(isinstance(check, LoopLimit) for check in checks) else (LoopLimit(),)
+    # Who is refused anyway need not wait for the greeting.
+    return (*checks, *early, *loops)
 
 
 class Checks:

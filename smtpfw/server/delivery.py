@@ -80,7 +80,7 @@ class Delivery:
         self._awaited = False
         self._failure: Exception | None = None
         self.ended = False
-        self._header = b""
+        self._header = bytearray()
         self._header_whole = False
 
     def serve(self, session: ISession, judge: Callable[..., Any] | None) -> None:
@@ -132,7 +132,7 @@ class Delivery:
         self._collect_header(data)
         message = self._protocol.wire.message
         assert message is not None
-        return self._host.ask(OK_MESSAGE, self._judge, self._header, message.size)
+        return self._host.ask(OK_MESSAGE, self._judge, bytes(self._header), message.size)
 
     def end(self, data: bytes) -> Answer:
         """The last octets of the message; or nothing, if :meth:`fail` said why it is none."""
@@ -224,15 +224,16 @@ class Delivery:
     def _collect_header(self, data: bytes) -> None:
         if self._header_whole:
             return
+        header = self._header
         # The end of the header may lie across two pieces.
-        start = max(0, len(self._header) - 3)
-        header = self._header + data[:MAX_HEADER] if self._header else data[:MAX_HEADER]
-        # A message that begins with an empty line has no header.
-        end = 2 if header[:2] == b"\r\n" else header.find(b"\r\n\r\n", start) + 4
-        if end >= 4 or header[:2] == b"\r\n":
-            header = header[:end]
+        start = max(0, len(header) - 3)
+        header += data[: MAX_HEADER - len(header)]
+        if header.startswith(b"\r\n"):
+            # There is none: the empty line comes first.
+            end = 2
+        else:
+            found = header.find(b"\r\n\r\n", start)
+            end = MAX_HEADER if found < 0 else found + 4
+        if len(header) >= end:
+            del header[end:]
             self._header_whole = True
-        elif len(header) >= MAX_HEADER:
-            header = header[:MAX_HEADER]
-            self._header_whole = True
-        self._header = header

@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
-from smtpfw.server.checking import Checks
+from smtpfw.server.checking import Checks, standard_checks
 from smtpfw.server.events import EventLog
 from smtpfw.server.limits import ConnectionLimits, MemoryBudget
 from smtpfw.server.protocol import SMTPServerProtocol
@@ -47,7 +47,7 @@ class SMTPServerFactory(ServerFactory):
     :param tls: makes the TLS side of STARTTLS, as :func:`smtpfw.tls.server_context` gives it; None for no STARTTLS.
     :param extensions: what EHLO offers; by default :data:`smtpfw.extensions.STANDARD`. Left out of it are
         STARTTLS where ``tls`` is None, and those that the backend would have to honour and does not.
-    :param checks: who is asked before a session is, in this order.
+    :param checks: who is asked before a session is, in this order; :func:`standard_checks` are added.
     :param reactor: for time limits; by default the global one.
     :param resolver: an ``IResolver`` for :meth:`IConnection.look_up_name`; by default that of the system's settings.
     :param log: where events go, and tracebacks.
@@ -91,7 +91,7 @@ class SMTPServerFactory(ServerFactory):
             and (not extension.end_to_end or extension.keyword in backend.honours)
         )
         self.dialect = compile_dialect(served, config.protocol)
-        self.checks = Checks(checks)
+        self.checks = Checks(standard_checks(checks, config.profile))
         self.limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
         self.log = log
         self.events = EventLog(log)

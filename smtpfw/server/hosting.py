@@ -29,7 +29,7 @@ from smtpfw.sasl.values import SASLContext
 from smtpfw.server.connection import Connection
 from smtpfw.server.delivery import Delivery
 from smtpfw.session import overridden
-from smtpfw.tls import channel_bindings
+from smtpfw.tls import channel_bindings, tls_state
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -114,7 +114,7 @@ class SessionHost:
             self._open_failed(Failure())
             return
         if self.gone:
-            self._log_out(self._reason)
+            self.leave()
         else:
             self._tell(None)
 
@@ -122,11 +122,14 @@ class SessionHost:
         self._waiting_for = None
         error = failure.value
         if self.gone and isinstance(error, CancelledError):
+            self.leave()
             return
         if not isinstance(error, SMTPError):
             self._fault(failure)
             error = SMTPError(421, (4, 3, 0), "Service not available, try again later")
-        if not self.gone:
+        if self.gone:
+            self.leave()
+        else:
             self._tell(error)
 
     def _tell(self, error: SMTPError | None) -> None:
@@ -318,11 +321,16 @@ class SessionHost:
 
     def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
         wire, transport = self._protocol.wire, self._protocol.transport
+        tls = tls_state(transport) if wire.tls else None
+        certificate = None if tls is None else tls.peer_certificate
         return SASLContext(
             hostname=wire.config.hostname,
             tls=wire.tls,
             channel_bindings=channel_bindings(transport) if wire.tls else {},
             mechanisms=mechanisms,
+            peer_certificate=certificate,
+            # One that has not been verified is not in the state.
+            peer_certificate_verified=certificate is not None,
         )
 
     def read_line(self, limit: int) -> Deferred[bytes]:

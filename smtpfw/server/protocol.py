@@ -71,10 +71,9 @@ class SMTPServerProtocol(Protocol):
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
         self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
         # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn, the
-        # greeting, the end after our last word.
+        # end after our last word.
         self._group: IDelayedCall | None = None
         self._backlog: IDelayedCall | None = None
-        self._greeting: IDelayedCall | None = None
         self._lingering: IDelayedCall | None = None
         #: The client's IP address as text; empty for a Unix socket.
         self.peer_host = ""
@@ -240,10 +239,10 @@ class SMTPServerProtocol(Protocol):
 
     def _cancel_calls(self) -> None:
         self._cancel_group()
-        for call in (self._backlog, self._greeting, self._lingering):
+        for call in (self._backlog, self._lingering):
             if call is not None and call.active():
                 call.cancel()
-        self._backlog = self._greeting = self._lingering = None
+        self._backlog = self._lingering = None
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
@@ -361,14 +360,9 @@ class SMTPServerProtocol(Protocol):
         """A session, or a refusal, is there for a new connection."""
         if self._closed:
             return
-        delay = self.factory.config.profile.greeting_delay
-        if delay and error is None:
-            self._greeting = self.factory.clock.callLater(delay, self._greet, None)
-        else:
-            self._greet(error)
+        self._greet(error)
 
     def _greet(self, error: SMTPError | None) -> None:
-        self._greeting = None
         self.wire.greet(error)
         self._timer.greeted()
         if self.wire.phase is REFUSED:

@@ -44,7 +44,6 @@ MAX_REPLIES_DUE = 250
 _BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
 _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
 _TOO_MANY_COMMANDS = Reply.from_error(TooManyErrors("Too many commands without mail, closing transmission channel"))
-_EARLY_TALKER = Reply(554, "You spoke before the greeting", (5, 5, 1))
 
 
 class ServerConnection:
@@ -175,9 +174,6 @@ class ServerConnection:
             self.enter(REFUSED)
             enhanced_code = error.enhanced_code if error.enhanced_code.klass == 5 else (5, 0, 0)
             self.write(Reply(554, error.message, enhanced_code))
-        elif len(self._buffer) and self.config.profile.greeting_delay:
-            # RFC 5321 section 4.3.1: the client must wait for the greeting. Who does not is mostly a spambot.
-            self.close(_EARLY_TALKER)
         else:
             label = "LMTP" if self.config.protocol == LMTP else "ESMTP"
             self.enter(GREETED)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 from smtpfw.config.auth import auth_from_string, checker_from_string
 from smtpfw.config.options import ServerOptions
@@ -72,7 +73,7 @@ def test_a_mistake_is_one_line(text: str, expected: str) -> None:
 def plan(*arguments: str) -> Any:
     options = ServerOptions()
     options.parseOptions(["--backend", "discard", *arguments])
-    return make_plan(options)
+    return make_plan(options, Clock())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpfw.config.units import format_duration, format_size, parse_count, parse_duration, parse_size
+from smtpfw.config.units import (
+    format_duration,
+    format_rate,
+    format_size,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
 
 SIZES = [
     ("0", 0),
@@ -18,6 +26,15 @@ SIZES = [
     ("2T", 2199023255552),
 ]
 DURATIONS = [("0", 0), ("1s", 1), ("30s", 30), ("90s", 90), ("5m", 300), ("1h", 3600), ("2d", 172800), ("1.5", 1.5)]
+RATES = [
+    ("5/s", (5, 1)),
+    ("30/m", (30, 60)),
+    ("100/h", (100, 3600)),
+    ("1000/d", (1000, 86400)),
+    ("30/10m", (30, 600)),
+    ("1/15s", (1, 15)),
+    ("2/11h", (2, 39600)),
+]
 
 
 @pytest.mark.parametrize(("text", "octets"), SIZES)
@@ -58,6 +75,29 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
 def test_what_is_no_count_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         parse_count(text)
+
+
+@pytest.mark.parametrize(("text", "rate"), RATES)
+def test_rates_are_read_and_written(text: str, rate: tuple[int, int]) -> None:
+    assert parse_rate(text) == rate
+    assert format_rate(*rate) == text
+
+
+def test_other_spellings_of_a_rate() -> None:
+    assert parse_rate(" 30/1m ") == parse_rate("30/60s") == parse_rate("30/m")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "30/", "/m", "0/m", "30/0m", "-1/m", "1.5/m", "30/M", "30/ m", "30/x", "٣/m"]
+)
+def test_what_is_no_rate_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValueError, match="5/s, 30/m, 100/h, 30/10m"):
+        parse_rate(text)
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**8))
+def test_every_rate_survives_writing_and_reading(count: int, seconds: int) -> None:
+    assert parse_rate(format_rate(count, seconds)) == (count, seconds)
 
 
 @given(st.integers(0, 10**15))

@@ -117,11 +117,14 @@ class ConnectTests(WireTestCase):
         assert len(self.flushLoggedErrors(RuntimeError)) == 1
 
     def test_early_talker_is_refused_in_the_strict_profile(self) -> None:
-        client, made = self.connect_slowly(STRICT)
-        made.callback(self.backend.sessions[0])
+        client, _ = self.connect_slowly(STRICT)
         assert client.send(b"EHLO client.example.net\r\n") == b""
         self.clock.advance(STRICT.greeting_delay)
-        assert client.received() == b"554 5.5.1 You spoke before the greeting\r\n"
+        first, second = client.received().splitlines()
+        assert first == b"554 5.5.1 You spoke before the greeting"
+        assert second.startswith(b"503 5.5.1 ")
+        assert self.backend.sessions == []
+        assert client.send(b"QUIT\r\n").startswith(b"221")
         assert client.closed
 
     def test_early_talker_is_ignored_in_the_other_profiles(self) -> None:
@@ -133,9 +136,9 @@ class ConnectTests(WireTestCase):
 
     def test_who_waits_for_the_greeting_is_welcome_in_the_strict_profile(self) -> None:
         client, made = self.connect_slowly(STRICT)
-        made.callback(self.backend.sessions[0])
-        assert client.received() == b""
         self.clock.advance(STRICT.greeting_delay)
+        assert client.received() == b""
+        made.callback(self.backend.sessions[0])
         assert client.received() == GREETING
         assert client.send(b"HELO client.example.net\r\n") == b"250 mx.example.org\r\n"
 

@@ -1,0 +1,59 @@
+"""The page on checks, held against what is there."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from smtpfw.check import STAGES, Check
+from smtpfw.config.checks import BUILT_IN, check_from_string
+from tests.running import ROOT
+from tests.test_readme import blocks, commands, table
+
+PAGE = ROOT / "docs" / "policies.md"
+
+ROWS = table(PAGE, "string", "asked at", "who is refused", "with")
+METHODS = {"connect": "connect", "MAIL": "mail", "RCPT": "rcpt", "the end of the message": "message"}
+
+
+def test_every_check_is_in_the_table() -> None:
+    strings = [row[0].strip("`") for row in ROWS]
+    assert {text.partition(":")[0] for text in strings} == {*BUILT_IN, "package.module"}
+
+
+@pytest.mark.parametrize("row", ROWS[:-1], ids=lambda row: str(row[0]))
+def test_every_string_makes_a_check_that_is_asked_then(row: list[str]) -> None:
+    check = check_from_string(row[0].strip("`"), Clock())
+    assert METHODS[row[1]] in vars(type(check))
+
+
+def test_every_method_is_told() -> None:
+    told = [row[0].strip("`").partition("(")[0] for row in table(PAGE, "method", "when")]
+    assert told == [*STAGES, "disconnected"]
+    assert all(hasattr(Check, name) for name in told)
+
+
+def test_the_command_line_is_understood() -> None:
+    (line,) = commands(PAGE)
+    words = line.split()
+    for option, value in pairwise(words):
+        if option == "--checks":
+            check_from_string(value, Clock())
+    assert line.count("--checks") == 3
+
+
+@pytest.mark.parametrize("block", blocks(PAGE, "python")[:-1], ids=range(len(blocks(PAGE, "python")) - 1))
+def test_the_code_runs(block: str) -> None:
+    names: dict[str, Any] = {"reactor": Clock(), "SMTPServerFactory": lambda *args, checks: checks}
+    names |= {"backend": None, "config": None}
+    exec(block, names)
+    assert all(isinstance(check, Check) for check in names.get("factory", [names.get("check")]))
+
+
+def test_the_test_passes() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(PAGE, "python")[-1], names)
+    names["test_one_message_a_minute"]()
