@@ -312,25 +312,38 @@ class ITwoPhaseSession(ISession):
     """
     A session whose delivery can be taken back until it is committed.
 
-    Whoever hands one message to several (``mux``) needs to know that all have it before any shows it.
+    Whoever hands one message to several (``mux``) needs to know that all have it before any shows it. ``data`` is
+    asked where there is no such need: a session has both.
     """
 
     def prepare(body: IBody) -> Any:
         """
         The message, in the place of ``data``: keep it as durably, but show it to nobody yet.
 
+        Make sure now of all that could hinder its commit: room, permissions, quota. May return before the body is at
+        its end, and is cancelled, as ``data``.
+
         :return: an :class:`IPrepared`; a refusal is raised, as in ``data``.
         """
 
 
 class IPrepared(Interface):
-    """A message that is kept, and not yet delivered. One of the two is called, once."""
+    """
+    A message that is kept, and not yet delivered.
+
+    One of the two is called, once, even if the client has gone meanwhile; neither is cancelled. If the process ends
+    before, the message has no answer yet, and may be forgotten.
+    """
 
     def commit() -> Any:
-        """Deliver it. The answer counts as that of ``data`` does."""
+        """
+        Deliver it. The answer counts as that of ``data`` does.
+
+        A refusal comes late: others may have delivered, so the client is told to try again, and they get it twice.
+        """
 
     def roll_back() -> Any:
-        """Forget it. Cannot refuse."""
+        """Forget it; it takes the place of ``reset``. Cannot refuse, and is waited for: no answer leaves before."""
 
 
 class IVerifySession(ISession):

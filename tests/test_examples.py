@@ -102,6 +102,20 @@ def check_stream_to_disk(example: Example, folder: Path) -> None:
     assert b"Subject: =?utf-8?" in octets
 
 
+def check_mux_to_maildirs(example: Example, folder: Path) -> None:
+    with example.client() as client:
+        refused = send(client, "bob@Example.ORG", "postmaster", "orders@example.org", "bob@example.net")
+        assert refused == {"bob@example.net": (550, b"5.1.1 No such mailbox here")}
+        message = make_message()
+        del message["Subject"]
+        with pytest.raises(smtplib.SMTPDataError, match="An order needs a subject"):
+            client.send_message(message, to_addrs=["bob@example.org", "orders@example.org"])
+    assert example.stop() == 0
+    assert "An order: Grüße" in example.log
+    stored = sorted(path.relative_to(folder) for path in folder.rglob("messages/*/*/*"))
+    assert [path.parts[1:3] for path in stored] == [("bob", "new"), ("postmaster", "new")]
+
+
 def check_own_extension(example: Example, folder: Path) -> None:
     with example.client() as client:
         client.ehlo()
@@ -150,6 +164,7 @@ CHECKS: dict[str, Callable[[Example, Path], None]] = {
     "handler_sqlite.py": check_handler_sqlite,
     "inbox.py": check_inbox,
     "own_check.py": check_own_check,
+    "mux_to_maildirs.py": check_mux_to_maildirs,
     "own_extension.py": check_own_extension,
     "refuse_recipients.py": check_refuse_recipients,
     "stream_to_disk.py": check_stream_to_disk,

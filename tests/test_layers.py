@@ -28,7 +28,7 @@ LAYERS = (
     ("tls",),
     ("extensions",),
     ("sasl",),
-    ("session", "check", "hooks"),
+    ("session", "check", "body", "hooks"),
     ("interfaces",),
     ("state",),
     ("wire",),

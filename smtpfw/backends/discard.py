@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from smtpfw.interfaces import IBackend
+from smtpfw.interfaces import IBackend, IPrepared, ITwoPhaseSession
 from smtpfw.session import Session
 
 if TYPE_CHECKING:
-    from smtpfw.interfaces import IConnection, ISession
+    from smtpfw.interfaces import IBody, IConnection, ISession
 
 __all__ = ["DiscardBackend"]
 
@@ -23,8 +23,28 @@ class DiscardBackend:
 
     def new_session(self, connection: IConnection) -> ISession:
         """Make a session that accepts."""
-        return Session(connection)
+        return DiscardSession(connection)
 
     def describe(self) -> list[str]:
         """Say where mail goes."""
         return ["Mail is accepted and thrown away"]
+
+
+@implementer(IPrepared)
+class NothingPrepared:
+    """Nothing to be delivered, and nothing to be taken back."""
+
+    def commit(self) -> None:
+        """Done."""
+
+    def roll_back(self) -> None:
+        """Done."""
+
+
+@implementer(ITwoPhaseSession)
+class DiscardSession(Session):
+    """A session whose mail can always be taken back."""
+
+    def prepare(self, body: IBody) -> NothingPrepared:
+        """Accepted, unread."""
+        return NothingPrepared()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from smtpfw.errors import InsufficientStorage
-from smtpfw.interfaces import IBackend
+from smtpfw.interfaces import IBackend, IPrepared, ITwoPhaseSession
 from smtpfw.session import Session
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class MemoryBackend:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.messages: list[StoredMessage] = []
+        # Messages and octets that are promised room, and not delivered yet.
+        self._reserved = (0, 0)
         # The octets of the first so many messages: summed up once, not for each message that comes.
         self._summed = (0, 0)
 
@@ -71,7 +73,8 @@ class MemoryBackend:
 
         :raises InsufficientStorage: when there is no place for another message at all.
         """
-        if len(self.messages) >= self.max_messages:
+        reserved_messages, reserved_octets = self._reserved
+        if len(self.messages) + reserved_messages >= self.max_messages:
             raise InsufficientStorage
         count, octets = self._summed
         if count > len(self.messages):
@@ -79,7 +82,11 @@ class MemoryBackend:
             count = octets = 0
         octets += sum(len(message.body) for message in self.messages[count:])
         self._summed = (len(self.messages), octets)
-        return self.max_bytes - octets
+        return self.max_bytes - octets - reserved_octets
+
+    def reserve(self, messages: int, octets: int) -> None:
+        """Keep room for messages that may come, or, with negative numbers, no longer."""
+        self._reserved = (self._reserved[0] + messages, self._reserved[1] + octets)
 
     def take(self) -> list[StoredMessage]:
         """Take out all messages, to make room."""
@@ -95,6 +102,26 @@ class MemoryBackend:
         ]
 
 
+@implementer(IPrepared)
+class PreparedMessage:
+    """A message whose room is kept: it can be delivered whatever others store meanwhile."""
+
+    def __init__(self, backend: MemoryBackend, message: StoredMessage) -> None:
+        self._backend = backend
+        self._message = message
+        backend.reserve(1, len(message.body))
+
+    def commit(self) -> None:
+        """Deliver it."""
+        self.roll_back()
+        self._backend.messages.append(self._message)
+
+    def roll_back(self) -> None:
+        """Give its room back."""
+        self._backend.reserve(-1, -len(self._message.body))
+
+
+@implementer(ITwoPhaseSession)
 class MemorySession(Session):
     """One client's dialog with a :class:`MemoryBackend`."""
 
@@ -108,6 +135,10 @@ class MemorySession(Session):
 
     async def data(self, body: IBody) -> None:
         """Keep the message, or refuse it as soon as it is seen not to fit."""
+        (await self.prepare(body)).commit()
+
+    async def prepare(self, body: IBody) -> PreparedMessage:
+        """Keep room for the message, or refuse it as soon as it is seen not to fit."""
         transaction = self.connection.transaction
         assert transaction is not None, "a body comes within a transaction"
         room = self._backend.room()
@@ -120,14 +151,15 @@ class MemorySession(Session):
         # Others may have stored while this one was coming in.
         self._check(len(octets))
         recipients = transaction.recipients
-        self._backend.messages.append(
+        return PreparedMessage(
+            self._backend,
             StoredMessage(
                 transaction.sender,
                 tuple(recipient.address for recipient in recipients),
                 transaction.options,
                 tuple(recipient.options for recipient in recipients),
                 octets,
-            )
+            ),
         )
 
     def _check(self, octets: int) -> None:

@@ -166,7 +166,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             "auth", CHECKER, "offer AUTH, by htpasswd:PATH, a twisted.cred checker, or module:function of your own"
         ),
         Setting(
-            "auth_mechanisms", WORDS, "which SASL mechanisms to offer, the best first; by default all that can be verified"
+            "auth_mechanisms",
+            WORDS,
+            "which SASL mechanisms to offer, the best first; by default all that can be verified",
         ),
         Setting("require_auth", FLAG, "refuse mail from clients that have not authenticated"),
         Setting("allow_insecure_auth", FLAG, "offer AUTH without TLS, too: whoever listens learns passwords"),
@@ -175,7 +177,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "checks",
             CHECK,
-            "ask this check first: rate:ip=30/m, concurrency:ip=10, networks:10.0.0.0/8, sender_login, early_talkers ... "
+            "ask this check first: rate:ip=30/m, concurrency:ip=10, networks:10.0.0.0/8, sender_login ... "
             "May be repeated; the first refusal wins",
             given=(),
             repeatable=True,
@@ -184,7 +186,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     "Name, TLS and manners": (
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
         Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
-        Setting("client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; offers AUTH EXTERNAL"),
+        Setting(
+            "client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; offers AUTH EXTERNAL"
+        ),
         Setting("require_client_certificate", FLAG, "end the handshake of a client that has none"),
         Setting("require_tls", FLAG, "refuse mail on a connection without TLS"),
         Setting("profile", PROFILE, "how strictly to read: strict (the RFCs' letter), default, lenient (old devices)"),
@@ -199,15 +203,14 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "max_connections_per_address", COUNT, "of them from one IPv4 address, or one IPv6 /64", zero="no limit"
         ),
+        Setting("max_buffered_bytes", SIZE, "of one client that wait to be used, before it is paused", zero="no limit"),
         Setting(
-            "max_buffered_bytes", SIZE, "of one client that wait to be used, before it is paused", zero="no limit"
+            "max_memory_bytes",
+            SIZE,
+            "of messages in memory, all together, before new ones have to wait",
+            zero="no limit",
         ),
-        Setting(
-            "max_memory_bytes", SIZE, "of messages in memory, all together, before new ones have to wait", zero="no limit"
-        ),
-        Setting(
-            "max_commands_without_mail", COUNT, "commands that lead to no message before closing", zero="no limit"
-        ),
+        Setting("max_commands_without_mail", COUNT, "commands that lead to no message before closing", zero="no limit"),
         Setting("max_syntax_errors", COUNT, "unreadable or unknown commands before closing", zero="no limit"),
         Setting("max_sequence_errors", COUNT, "commands at the wrong moment before closing", zero="no limit"),
         Setting("max_recipient_errors", COUNT, "refused recipients before closing", zero="no limit"),

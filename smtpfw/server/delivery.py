@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from smtpfw.body import MessageBody
 from smtpfw.errors import DataReset, SMTPError
 from smtpfw.interfaces import IBody, ILMTPSession, ISession
-from smtpfw.server.body import MessageBody
 from smtpfw.server.status import StatusCollector
 from smtpfw.session import overridden
 from smtpfw.wire.application import PENDING, Answer, Outcome

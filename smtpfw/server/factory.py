@@ -15,12 +15,13 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
+from smtpfw.body import MemoryBudget
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
 from smtpfw.server.checking import Checks, standard_checks
 from smtpfw.server.events import EventLog
-from smtpfw.server.limits import ConnectionLimits, MemoryBudget
+from smtpfw.server.limits import ConnectionLimits
 from smtpfw.server.protocol import SMTPServerProtocol
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension

@@ -322,15 +322,12 @@ class SessionHost:
     def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
         wire, transport = self._protocol.wire, self._protocol.transport
         tls = tls_state(transport) if wire.tls else None
-        certificate = None if tls is None else tls.peer_certificate
         return SASLContext(
             hostname=wire.config.hostname,
             tls=wire.tls,
             channel_bindings=channel_bindings(transport) if wire.tls else {},
             mechanisms=mechanisms,
-            peer_certificate=certificate,
-            # One that has not been verified is not in the state.
-            peer_certificate_verified=certificate is not None,
+            peer_certificate=None if tls is None else tls.peer_certificate,
         )
 
     def read_line(self, limit: int) -> Deferred[bytes]:

@@ -1,5 +1,5 @@
 """
-What all connections of a server share: their number, and the memory that messages may take.
+How many clients a server has at a time.
 """
 
 from __future__ import annotations
@@ -60,24 +60,3 @@ def _key(host: str) -> str:
     address = ip_address(host.partition("%")[0])
     assert isinstance(address, IPv6Address)
     return str(int(address) >> (128 - _IPV6_PREFIX))
-
-
-class MemoryBudget:
-    """
-    Octets of messages that are in memory: those that wait to be read, and those that a session has asked for whole.
-
-    :param limit: above it, memory is short; 0 for no limit.
-
-    :ivar held: how many there are.
-    """
-
-    __slots__ = ("_limit", "held")
-
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit
-        self.held = 0
-
-    @property
-    def short(self) -> bool:
-        """Whether it is better not to begin another message."""
-        return 0 < self._limit <= self.held

@@ -42,8 +42,8 @@ class ServerConfig:
         the client is paused.
     :ivar max_memory_bytes: octets of messages that all connections together may keep in memory; above it, who wants to
         send another message is answered 452 4.3.1.
-    :ivar max_commands_without_mail: commands that bring no message nearer (NOOP, RSET, VRFY, EHLO ...), before 421; each
-        message that is sent allows as many again.
+    :ivar max_commands_without_mail: commands that bring no message nearer (NOOP, RSET, VRFY, EHLO ...), before 421;
+        each message that is sent allows as many again.
     :ivar max_syntax_errors: unreadable or unknown commands on one connection before 421.
     :ivar max_sequence_errors: commands at the wrong moment before 421.
     :ivar max_recipient_errors: refused recipients before 421.

@@ -59,8 +59,8 @@ class Verb:
     :ivar last_in_group: whether it must end a pipelined group, because what follows depends on its answer (RFC 2920
         section 3.1).
     :ivar after_helo: whether it is allowed without EHLO; an extension's verb is not, unless it sees to that itself.
-    :ivar carries_mail: whether it is a step of sending a message; of the others a client may say so many before it sends
-        one.
+    :ivar carries_mail: whether it is a step of sending a message; of the others a client may say only so many before it
+        sends one.
     :ivar max_line: octets of its command line where it needs more than the others; 0 otherwise.
     :ivar serve: for an extension's verb: ``serve(connection, argument)``, with ``argument`` the bytes behind the
         verb, returns a Reply or an awaitable of one, or raises SMTPError.

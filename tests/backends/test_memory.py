@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from smtpfw.backends.discard import DiscardBackend
 from smtpfw.backends.memory import MemoryBackend, MemorySession
 from smtpfw.errors import InsufficientStorage
-from smtpfw.interfaces import IBackend, ISession
+from smtpfw.interfaces import IBackend, ITwoPhaseSession
 from smtpfw.session import overridden
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import NO_OPTIONS, Options
@@ -43,7 +43,7 @@ def session_of(backend: MemoryBackend) -> MemorySession:
 @pytest.mark.parametrize("backend", [MemoryBackend(), DiscardBackend()])
 def test_both_are_backends(backend: IBackend) -> None:
     assert verifyObject(IBackend, backend)
-    assert verifyObject(ISession, backend.new_session(SimpleNamespace()))  # type: ignore[arg-type]
+    assert verifyObject(ITwoPhaseSession, backend.new_session(SimpleNamespace()))  # type: ignore[arg-type]
 
 
 def test_no_hook_of_discard_needs_to_be_called() -> None:
@@ -103,3 +103,18 @@ class MemoryTests(TestCase):
         with self.assertRaises(InsufficientStorage):
             await slow
         self.assertEqual([message.body for message in backend.messages], [b"abc"])
+
+    async def test_prepared_is_not_kept_yet_and_has_its_room(self) -> None:
+        backend = MemoryBackend(max_bytes=5, max_messages=2)
+        one = await session_of(backend).prepare(Body(b"123"))  # type: ignore[arg-type]
+        self.assertEqual(backend.messages, [])
+        with self.assertRaises(InsufficientStorage):
+            await session_of(backend).data(Body(b"456"))  # type: ignore[arg-type]
+        two = await session_of(backend).prepare(Body(b""))  # type: ignore[arg-type]
+        with self.assertRaises(InsufficientStorage):
+            await session_of(backend).data(Body(b""))  # type: ignore[arg-type]
+        two.roll_back()
+        one.commit()
+        self.assertEqual([message.body for message in backend.messages], [b"123"])
+        await session_of(backend).data(Body(b"45"))  # type: ignore[arg-type]
+        self.assertEqual([message.body for message in backend.messages], [b"123", b"45"])

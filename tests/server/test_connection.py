@@ -74,14 +74,14 @@ class Facts(Told):
 
 class Replaced(Told):
     def test_the_next_question_is_for_the_other(self) -> None:
-        class Other(Session):
-            told: list[str] = []
+        told: list[str] = []
 
+        class Other(Session):
             def mail(self, sender: Any, options: Any) -> str:
                 return "the other one"
 
             def logout(self, reason: str) -> None:
-                self.told.append(reason)
+                told.append(reason)
 
         client, connection = self.greet(HELLO)
         other = Other(connection)
@@ -90,7 +90,7 @@ class Replaced(Told):
         self.assertEqual(self.backend.events[-1], ("logout", "replaced"))
         self.assertEqual(client.send(MAIL), b"250 2.1.0 the other one\r\n")
         client.send(b"QUIT\r\n")
-        self.assertEqual(other.told, ["quit"])
+        self.assertEqual(told, ["quit"])
         self.assertEqual(self.backend.events.count(("logout", "replaced")), 1)
 
     def test_from_within_a_hook(self) -> None:

@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from smtpfw.body import HIGH_WATER
 from smtpfw.interfaces import IBody
-from smtpfw.server.body import HIGH_WATER
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.server import MAX_REPLIES_DUE
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE_OK, RCPT, RECIPIENT_OK, codes, greeted

@@ -12,8 +12,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpfw import Session, SessionBackend
+from smtpfw.body import MemoryBudget
 from smtpfw.interfaces import IBody
-from smtpfw.server.limits import ConnectionLimits, MemoryBudget
+from smtpfw.server.limits import ConnectionLimits
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.config import LMTP
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT, codes, greeted, make_factory

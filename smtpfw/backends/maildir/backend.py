@@ -18,7 +18,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorThreads
@@ -31,9 +32,10 @@ from smtpfw.backends.maildir.committer import DEFAULT_MAX_GROUP, Committer
 from smtpfw.backends.maildir.delivery import Copy, Delivery
 from smtpfw.backends.maildir.folder import FileNames, Maildir
 from smtpfw.backends.maildir.leftovers import Cleaned, remove_leftovers
+from smtpfw.backends.maildir.prepared import PreparedDelivery
 from smtpfw.backends.maildir.template import Mailbox, PathTemplate
 from smtpfw.errors import ConfigError, MailboxUnavailable, TryAgainLater
-from smtpfw.interfaces import IBackend, IBody, IConnection, ISession
+from smtpfw.interfaces import IBackend, IBody, IConnection, IPrepared, ISession, ITwoPhaseSession
 from smtpfw.wire import trace
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -201,7 +203,7 @@ class MaildirBackend:
         self._log.failure("maildir: the cleaning of tmp below {prefix} broke off", failure, prefix=self.template.prefix)
 
 
-@implementer(ISession)
+@implementer(ITwoPhaseSession)
 class MaildirSession:
     """One client's dialog with a :class:`MaildirBackend`."""
 
@@ -240,10 +242,29 @@ class MaildirSession:
         :raises InsufficientStorage: when a disk is full.
         :raises TryAgainLater: when a disk does not do what it should.
         """
-        transaction = self._connection.transaction
-        if transaction is None:
-            raise TryAgainLater  # whatever is in front of this backend has called it between two transactions
-        delivery = self._backend.delivery(self._targets(transaction), transaction, self._received(transaction))
+        transaction = self._transaction()
+        await self._take(body, transaction, self._backend.committer.commit)
+        return _stored_as(transaction)
+
+    async def prepare(self, body: IBody) -> IPrepared:
+        """
+        Store the message in ``tmp`` only.
+
+        :raises InsufficientStorage: when a disk is full.
+        :raises TryAgainLater: when a disk does not do what it should.
+        """
+        transaction, committer = self._transaction(), self._backend.committer
+        delivery = await self._take(body, transaction, committer.prepare)
+        return PreparedDelivery(committer, delivery, _stored_as(transaction))
+
+    async def _take(self, body: IBody, transaction: Transaction, finish: Callable[..., Deferred[Any]]) -> Delivery:
+        """
+        Write the message as it arrives.
+
+        :param finish: the committer's last step: called with the delivery, and with the message if it is a small one.
+        """
+        received = trace.received_line(self._connection)
+        delivery = self._backend.delivery(self._targets(transaction), transaction, received)
         committer = self._backend.committer
         submitted = False
         piece = bytearray()
@@ -259,13 +280,13 @@ class MaildirSession:
                     piece = bytearray()
             if not submitted:
                 submitted = True
-                await committer.commit(delivery, piece)
+                await finish(delivery, piece)
             else:
                 await committer.advance(delivery, delivery.append, piece, True)
                 # Each in a job of its own, so that other people's mail does not wait for a large one with many folders.
                 for copy in delivery.copies[1:]:
                     await committer.advance(delivery, delivery.duplicate, copy)
-                await committer.commit(delivery)
+                await finish(delivery)
         except BaseException as error:
             if submitted:
                 # What the thread was given and has not done yet is before this in its queue, so nothing stays.
@@ -273,7 +294,7 @@ class MaildirSession:
                 if not isinstance(error, (CancelledError, GeneratorExit)):
                     await committer.catch_up()
             raise
-        return f"stored as {transaction.id}"
+        return delivery
 
     def reset(self, reason: str) -> None:
         """Nothing is kept on disk between hooks."""
@@ -289,6 +310,12 @@ class MaildirSession:
         mailbox, maildir = found
         self._accepted[recipient] = mailbox, self._backend.remember(maildir)
 
+    def _transaction(self) -> Transaction:
+        transaction = self._connection.transaction
+        if transaction is None:
+            raise TryAgainLater  # whatever is in front of this backend has called it between two transactions
+        return transaction
+
     def _targets(self, transaction: Transaction) -> list[Accepted]:
         try:
             return [self._accepted[recipient.address] for recipient in transaction.recipients]
@@ -302,15 +329,6 @@ class MaildirSession:
             )
             raise TryAgainLater from None
 
-    def _received(self, transaction: Transaction) -> bytes:
-        connection, recipients = self._connection, transaction.recipients
-        return trace.received(
-            hello_name=connection.hello_name,
-            peer_host=connection.peer_host,
-            hostname=connection.hostname,
-            protocol=connection.protocol,
-            tls=connection.tls,
-            transaction_id=transaction.id,
-            recipient=str(recipients[0].address) if len(recipients) == 1 else "",
-            seconds=time.time(),
-        )
+
+def _stored_as(transaction: Transaction) -> str:
+    return f"stored as {transaction.id}"

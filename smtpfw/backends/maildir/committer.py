@@ -123,6 +123,17 @@ class Committer:
             return self._submit(delivery.finish, delivery, commits=True)
         return self._submit(lambda: delivery.write_whole(whole), delivery, commits=True)
 
+    def prepare(self, delivery: Delivery, whole: Octets | None = None) -> Deferred[Any]:
+        """
+        Have a delivery written and fsynced in ``tmp``, so that :meth:`commit` has only to publish it.
+
+        :param whole: as in :meth:`commit`.
+        :return: a Deferred that fires when every file is in ``tmp`` to stay; if it fails, none is.
+        """
+        if whole is None:
+            return self.advance(delivery, delivery.finish)
+        return self.advance(delivery, delivery.write_whole, whole)
+
     def post(self, function: Callable[[], Any]) -> None:
         """As :meth:`call`, when nobody waits: it cannot be cancelled, and a StorageError is only logged."""
         self._put(_Job(function, None, False, None))

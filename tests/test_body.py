@@ -10,9 +10,9 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from smtpfw.body import HIGH_WATER, ConsumerGone, MessageBody
 from smtpfw.errors import DataReset, DataTooLarge
 from smtpfw.interfaces import IBody
-from smtpfw.server.body import HIGH_WATER, ConsumerGone, MessageBody
 
 
 class Door:

@@ -1,9 +1,9 @@
 """
 The body of a message as a session reads it: one object for DATA and BDAT.
 
-Rule 1: nobody reads, nobody sends. Above :data:`HIGH_WATER` octets that have
-not been read the connection hands out no more, and the peer is paused;
-reading makes it go on.
+Rule 1: nobody reads, nobody sends. Above a number of octets that have not been
+read whoever feeds it is told to hold; reading makes it go on. So a session that
+is slow pauses its client.
 
 Rule 2: a message that has come whole already costs no event machinery: its
 reads return without waiting.
@@ -25,10 +25,30 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from smtpfw.interfaces import IBody
-from smtpfw.server.limits import MemoryBudget
 
 #: Octets that wait to be read before the peer is paused, by default.
 HIGH_WATER = 128 * 1024
+
+
+class MemoryBudget:
+    """
+    Octets of messages that are in memory: those that wait to be read, and those that a session has asked for whole.
+
+    :param limit: above it, memory is short; 0 for no limit.
+
+    :ivar held: how many there are.
+    """
+
+    __slots__ = ("_limit", "held")
+
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit
+        self.held = 0
+
+    @property
+    def short(self) -> bool:
+        """Whether it is better not to begin another message."""
+        return 0 < self._limit <= self.held
 
 
 @implementer(IBody)
@@ -61,7 +81,7 @@ class MessageBody:
         self._error: BaseException | None = None
         self._reader: Deferred[None] | None = None
 
-    # -- the connection's side --------------------------------------------
+    # -- who feeds it -----------------------------------------------------
 
     def append(self, data: bytes) -> None:
         """More octets have come."""
@@ -74,6 +94,11 @@ class MessageBody:
                 self._holding = True
                 self._hold()
             self._wake()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should come until what waits has been read."""
+        return self._holding
 
     def end(self) -> None:
         """The message is whole."""
@@ -112,7 +137,7 @@ class MessageBody:
             self._holding = False
             self._release()
 
-    # -- the session's side -----------------------------------------------
+    # -- who reads it -----------------------------------------------------
 
     def __aiter__(self) -> MessageBody:
         return self

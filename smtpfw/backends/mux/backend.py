@@ -1,0 +1,93 @@
+"""
+The mux: mail to several backends, by its recipients.
+
+Rule 1: a mux is one backend. It starts, stops and describes its targets, each
+once however many routes lead there, and honours what all of them honour.
+
+Rule 2: a message to several targets is accepted by all or kept by none, see
+:mod:`smtpfw.backends.mux.two_phase`; over LMTP each target answers for itself,
+see :mod:`smtpfw.backends.mux.lmtp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from smtpfw.backends.mux.routes import Routes
+from smtpfw.backends.mux.session import MuxSession
+from smtpfw.interfaces import IBackend, IConnection, ISession
+
+__all__ = ["MuxBackend"]
+
+
+@implementer(IBackend)
+class MuxBackend:
+    """
+    Gives each recipient to the backend that a route names::
+
+        MuxBackend({"example.org": inbox, "tim@example.org": script, "postmaster": inbox})
+
+    :param routes: pattern -> backend. A pattern is an address, a domain (``example.org`` or ``@example.org``), or
+        ``postmaster`` for the one without a domain. An address beats its domain; case makes no difference, in local
+        parts either.
+    :param default: for everybody else; without it they are refused with 550 5.1.1.
+    :raises ConfigError: for a pattern that is none or stands there twice, or when neither a default nor a route
+        ``postmaster`` says where ``<postmaster>`` goes.
+    """
+
+    _log = Logger()
+
+    def __init__(self, routes: Mapping[str, IBackend], default: IBackend | None = None) -> None:
+        self.routes = Routes(routes, default)
+
+    @property
+    def honours(self) -> Collection[str]:
+        """What every target honours: a promise is kept only if all keep it."""
+        return frozenset.intersection(*(frozenset(backend.honours) for backend in self.routes.backends))
+
+    def new_session(self, connection: IConnection) -> ISession:
+        """A session for one connection; those of the targets are made when they are needed."""
+        return MuxSession(self.routes, connection)
+
+    async def start(self) -> None:
+        """
+        Start every target that has a ``start``, one after the other.
+
+        :raises Exception: what the first that can't start has raised; those before it have been stopped again.
+        """
+        started: list[IBackend] = []
+        for backend in self.routes.backends:
+            try:
+                await maybeDeferred(getattr(backend, "start", _nothing))
+            except Exception:
+                await self._stop(started)
+                raise
+            started.append(backend)
+
+    async def stop(self) -> None:
+        """Stop every target that has a ``stop``, all at the same time; one that fails is logged."""
+        await self._stop(self.routes.backends)
+
+    def describe(self) -> list[str]:
+        """What goes where, and what each target says of itself."""
+        lines = []
+        for words, backend in self.routes.describe():
+            lines.append(f"Mail for {words}:")
+            describe = getattr(backend, "describe", None)
+            own = [str(line) for line in describe()] if describe is not None else [f"Mail goes to {backend!r}"]
+            lines += [f"  {line}" for line in own]
+        return lines
+
+    async def _stop(self, backends: Collection[IBackend]) -> None:
+        stopping = [maybeDeferred(getattr(backend, "stop", _nothing)) for backend in backends]
+        for success, failure in await DeferredList(stopping, consumeErrors=True):
+            if not success:
+                self._log.failure("mux: a target could not be stopped in order", failure)
+
+
+def _nothing() -> None:
+    """Stands for ``start`` and ``stop`` of a target that has none."""
