@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
-TEST = ["pytest", "hypothesis"]
+TEST = ["pytest", "hypothesis", "aiosmtplib"]
 
 setup(
     name="smtpfw",

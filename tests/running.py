@@ -20,6 +20,7 @@ START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 
 _LISTENING = re.compile(r"Listening (?:for LMTP )?on 127\.0\.0\.1:(\d+)")
+_TCP = ("tcp:", "smtps:tcp:")
 
 
 class Twistd:
@@ -31,6 +32,7 @@ class Twistd:
     :param folder: where it runs.
 
     :ivar port: where it listens.
+    :ivar ports: the same for several listeners of TCP, in their order.
     """
 
     def __init__(self, *arguments: str, wrapper: Sequence[str] = (), folder: Path | None = None) -> None:
@@ -40,7 +42,8 @@ class Twistd:
         self._folder = folder or Path(tempfile.gettempdir())
         self._lines: list[str] = []
         self._listening = threading.Event()
-        self.port = 0
+        self._expected = max(1, sum(word.startswith(_TCP) for word in self._command))
+        self.ports: list[int] = []
 
     def __enter__(self) -> Twistd:
         self._process = subprocess.Popen(
@@ -53,7 +56,7 @@ class Twistd:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._listening.wait(START_TIMEOUT) or not self.port:
+        if not self._listening.wait(START_TIMEOUT) or len(self.ports) < self._expected:
             self._process.kill()
             self._end()
             raise RuntimeError(f"{' '.join(self._command)} does not listen:\n{self.log}")
@@ -64,6 +67,10 @@ class Twistd:
     ) -> None:
         if self._process.poll() is None:
             self.stop()
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     @property
     def pid(self) -> int:
@@ -105,9 +112,10 @@ class Twistd:
         for line in self._process.stdout:
             self._lines.append(line)
             found = _LISTENING.search(line)
-            if found and not self.port:
-                self.port = int(found[1])
-                self._listening.set()
+            if found:
+                self.ports.append(int(found[1]))
+                if len(self.ports) == self._expected:
+                    self._listening.set()
         self._listening.set()
 
 

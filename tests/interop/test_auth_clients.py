@@ -1,126 +1,208 @@
-"""Clients that people have authenticate: each by every mechanism that it knows, over STARTTLS and implicit TLS."""
+"""
+Clients that people have authenticate: each by every mechanism that it knows, over STARTTLS and over implicit TLS.
+
+A row of the table is a client, a mechanism and a way to TLS. Each is run twice
+against the same servers: with the right secret the server has seen that
+mechanism and that identity; with a wrong one it has said 535 and taken nothing.
+"""
 
 from __future__ import annotations
 
-import smtplib
-import ssl
+import json
+import shutil
+import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from smtpfw.sasl.users import make_secret
 from tests.certificates import write_pair
-from tests.interop.test_clients import RECIPIENT, SENDER, run
+from tests.interop.client_certificates import Authority
+from tests.interop.login_clients import CLIENTS, IMPLICIT, STARTTLS, TIMEOUT, Login, Outcome
+from tests.interop.witness import PASSWORD, STRANGER, TOKEN, USER, WRONG_PASSWORD, WRONG_TOKEN
 from tests.running import Twistd
 
-USER, PASSWORD = "tim", "tanstaaftanstaaf"
+#: What a users file of SCRAM keys is good for; for the others the server needs more than such keys.
+BY_USERS_FILE = ("PLAIN", "LOGIN", "SCRAM-SHA-256")
+
+GSASL = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256")
+
+#: Runs at a time. They mostly wait: a wrong secret is answered after two seconds.
+THREADS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table; as a text, the name of its tests."""
+
+    client: str
+    mechanism: str
+    way: str
+
+    def __str__(self) -> str:
+        return f"{self.client}-{self.mechanism}-{self.way}"
+
+
+ROWS = [
+    Row(name, mechanism, way)
+    for name, client in CLIENTS.items()
+    for mechanism in client.mechanisms
+    for way in client.ways
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """
+    :ivar authority: what their certificate is verified with.
+    :ivar clients: what they verify their clients' certificates with.
+    :ivar witnessed: the folder of the witness.
+    """
+
+    by_users_file: Twistd
+    by_checker: Twistd
+    authority: Path
+    clients: Authority
+    witnessed: Path
+
+    def port(self, row: Row) -> int:
+        server = self.by_users_file if row.mechanism in BY_USERS_FILE else self.by_checker
+        return server.ports[(STARTTLS, IMPLICIT).index(row.way)]
 
 
 @pytest.fixture(scope="module")
-def keys() -> str:
-    return make_secret(PASSWORD, "scram-sha-256")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("auth")
+    (folder / "users").write_text(f"{USER}:{make_secret(PASSWORD, 'scram-sha-256')}\n")
+    (folder / "witnessed").mkdir()
+    write_pair(folder)
+    return folder
 
 
-@pytest.fixture
-def server(tmp_path: Path, keys: str) -> Iterator[Twistd]:
-    (tmp_path / "users").write_text(f"{USER}:{keys}\n")
-    yield from serve(tmp_path, f"htpasswd:{tmp_path}/users")
+@pytest.fixture(scope="module")
+def servers(folder: Path) -> Iterator[Servers]:
+    loopback = "tcp:0:interface=127.0.0.1"
+    clients = Authority(folder)
+    options = ["--listen", loopback, "--listen", f"smtps:{loopback}", "--tls", f"{folder}/server.pem"]
+    options += ["--client-ca", str(clients.path)]
+    options += ["--hostname", "localhost", "--require-auth"]
+    options += ["--backend", f"tests.interop.witness:Witness:{folder}/witnessed"]
+    with (
+        Twistd(*options, "--auth", f"htpasswd:{folder}/users", folder=folder) as by_users_file,
+        Twistd(*options, "--auth", "tests.interop.witness:checker", folder=folder) as by_checker,
+    ):
+        yield Servers(by_users_file, by_checker, folder / "server.pem", clients, folder / "witnessed")
 
 
-@pytest.fixture
-def open_server(tmp_path: Path) -> Iterator[Twistd]:
-    """Knows the password itself, for CRAM-MD5."""
-    (tmp_path / "authsecrets").mkdir()
-    (tmp_path / "authsecrets" / "users.py").write_text(SECRETS)
-    yield from serve(tmp_path, "authsecrets.users:users", "--python-path", str(tmp_path))
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What came of a row with the right secret, and of the same with a wrong one."""
+
+    right: Future[Outcome]
+    wrong: Future[Outcome]
 
 
-SECRETS = f'''
-from zope.interface import implementer
-
-from smtpfw.sasl import ISecretStore
-
-
-@implementer(ISecretStore)
-class Users:
-    def get_secret(self, username):
-        return "{PASSWORD}" if username == "{USER}" else None
+@pytest.fixture(scope="module")
+def attempts(servers: Servers, folder: Path, request: pytest.FixtureRequest) -> Iterator[dict[Row, Attempts]]:
+    """Every row that is wanted in this run of pytest, under way."""
+    wanted = set(map(_row, request.session.items))
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield {row: begin(row, servers, folder, pool) for row in ROWS if row in wanted and not _missing(row)}
 
 
-users = Users()
-'''
+def _row(item: pytest.Item) -> Row | None:
+    """The row that a test is of; None for tests of other things."""
+    row = getattr(getattr(item, "callspec", None), "params", {}).get("row")
+    return row if isinstance(row, Row) else None
 
 
-def serve(folder: Path, checker: str, *arguments: str) -> Iterator[Twistd]:
-    pem = write_pair(folder)
-    options = ("--tls", str(pem), "--hostname", "localhost", "--auth", checker, "--require-auth", "--backend", "memory")
-    with Twistd(*options, *arguments, folder=folder) as running:
+def _missing(row: Row) -> str:
+    return CLIENTS[row.client].missing()
+
+
+def begin(row: Row, servers: Servers, folder: Path, pool: ThreadPoolExecutor) -> Attempts:
+    client = CLIENTS[row.client]
+
+    def attempt(kind: str, name: str, password: str, token: str) -> Future[Outcome]:
+        own = folder / f"{row}.{kind}"
+        own.mkdir()
+        login = Login(
+            mechanism=row.mechanism,
+            way=row.way,
+            port=servers.port(row),
+            user=USER,
+            secret=token if row.mechanism in ("OAUTHBEARER", "XOAUTH2") else password,
+            recipient=f"{row}.{kind}@example.org",
+            authority=servers.authority,
+            certificate=servers.clients.pair(name),
+            folder=own,
+        )
+        return pool.submit(client.send, login)
+
+    return Attempts(attempt("right", USER, PASSWORD, TOKEN), attempt("wrong", STRANGER, WRONG_PASSWORD, WRONG_TOKEN))
+
+
+def outcome(row: Row, attempts: dict[Row, Attempts], kind: str) -> Outcome:
+    if row not in attempts:
+        pytest.skip(_missing(row))
+    found: Outcome = getattr(attempts[row], kind).result()
+    return found
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_right_secret(row: Row, servers: Servers, attempts: dict[Row, Attempts]) -> None:
+    right = outcome(row, attempts, "right")
+    assert right.accepted, right.output
+    seen = json.loads((servers.witnessed / f"{row}.right").read_text())
+    assert seen == {"mechanism": row.mechanism, "identity": USER, "protocol": "ESMTPSA"}
+
+
+def last_word(row: Row) -> str:
+    """What the server said last to a client with a wrong secret."""
+    if row.mechanism == "XOAUTH2" and CLIENTS[row.client].leaves_at_json:
+        return "334 " + b64encode(b'{"status":"401","schemes":"bearer"}').decode()
+    return "5.7.8 Authentication credentials invalid"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_wrong_secret(row: Row, servers: Servers, attempts: dict[Row, Attempts]) -> None:
+    wrong = outcome(row, attempts, "wrong")
+    assert not wrong.accepted, wrong.output
+    assert last_word(row) in wrong.output, wrong.output
+    assert not (servers.witnessed / f"{row}.wrong").exists()
+
+
+@pytest.fixture(scope="module")
+def clear_server(folder: Path) -> Iterator[Twistd]:
+    options = ("--hostname", "localhost", "--auth", "tests.interop.witness:checker", "--allow-insecure-auth")
+    with Twistd(*options, "--backend", "discard", folder=folder) as running:
         yield running
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_swaks(server: Twistd, mechanism: str) -> None:
-    address = f"127.0.0.1:{server.port}"
-    login = ("-a", mechanism, "-au", USER, "-ap", PASSWORD)
-    run("swaks", "--server", address, "--from", SENDER, "--to", RECIPIENT, "--tls", *login)
+def gsasl(server: Twistd, mechanism: str, password: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("gsasl") is None:
+        pytest.skip("gsasl is not installed")
+    where = ("--smtp", f"--connect=127.0.0.1:{server.port}", "--no-starttls", "--no-cb")
+    words = ("gsasl", *where, "-m", mechanism, "-a", USER, "-p", password)
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def test_swaks_cram_md5(open_server: Twistd) -> None:
-    address = f"127.0.0.1:{open_server.port}"
-    login = ("-a", "CRAM-MD5", "-au", USER, "-ap", PASSWORD)
-    run("swaks", "--server", address, "--from", SENDER, "--to", RECIPIENT, "--tls", *login)
+@pytest.mark.parametrize("mechanism", GSASL)
+def test_gsasl(clear_server: Twistd, mechanism: str) -> None:
+    """GNU SASL logs in and sends no mail. On a clear line: it leaves out the EHLO behind its STARTTLS."""
+    done = gsasl(clear_server, mechanism, PASSWORD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"AUTH {mechanism}" in done.stdout
+    assert "235 2.7.0" in done.stdout
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
-def test_curl(server: Twistd, tmp_path: Path, mechanism: str) -> None:
-    (tmp_path / "m.eml").write_bytes(b"Subject: x\r\n\r\ntext\r\n")
-    login = ("-u", f"{USER}:{PASSWORD}", "--login-options", f"AUTH={mechanism}")
-    where = f"smtp://127.0.0.1:{server.port}/client.example.net"
-    mail = ("--mail-from", SENDER, "--mail-rcpt", RECIPIENT, "-T", str(tmp_path / "m.eml"))
-    run("curl", "-sS", "--ssl-reqd", "--insecure", *login, where, *mail)
-
-
-@pytest.mark.parametrize("mechanism", ["plain", "login", "scram-sha-256"])
-def test_msmtp(server: Twistd, mechanism: str) -> None:
-    host = ("--file=/dev/null", "--host=127.0.0.1", f"--port={server.port}", f"--from={SENDER}")
-    tls = ("--tls=on", "--tls-starttls=on", "--tls-certcheck=off")
-    login = (f"--auth={mechanism}", f"--user={USER}", f"--passwordeval=echo {PASSWORD}")
-    run("msmtp", *host, *tls, *login, RECIPIENT, octets=b"Subject: x\n\ntext\n")
-
-
-@pytest.mark.parametrize("mechanism", ["plain", "login"])
-def test_smtplib(server: Twistd, mechanism: str) -> None:
-    with smtplib.SMTP("127.0.0.1", server.port) as client:
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        client.starttls(context=context)
-        client.ehlo()
-        client.user, client.password = USER, PASSWORD
-        assert client.auth(mechanism, getattr(client, f"auth_{mechanism}"))[0] == 235
-        assert client.sendmail(SENDER, [RECIPIENT], b"Subject: x\r\n\r\ntext\r\n") == {}
-
-
-def test_smtplib_with_a_wrong_password(server: Twistd) -> None:
-    with smtplib.SMTP("127.0.0.1", server.port) as client:
-        client.starttls(context=ssl._create_unverified_context())
-        client.ehlo()
-        client.user, client.password = USER, "wrong"
-        with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
-            client.auth("plain", client.auth_plain)
-        assert caught.value.smtp_code == 535
-        with pytest.raises(smtplib.SMTPSenderRefused) as refused:
-            client.sendmail(SENDER, [RECIPIENT], b"x")
-        assert refused.value.smtp_code == 530
-
-
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN", "LOGIN"])
-def test_gsasl(tmp_path: Path, keys: str, mechanism: str) -> None:
-    """GNU SASL: an implementation of SCRAM that shares nothing with ours. On a clear line: its STARTTLS omits EHLO."""
-    (tmp_path / "users").write_text(f"{USER}:{keys}\n")
-    for server in serve(tmp_path, f"htpasswd:{tmp_path}/users", "--allow-insecure-auth"):
-        where = ("--smtp", f"--connect=127.0.0.1:{server.port}", "--no-starttls", "--no-cb")
-        login = ("-m", mechanism, "-a", USER, "-p", PASSWORD)
-        output = run("gsasl", *where, *login)
-        assert "235 2.7.0" in output
-        assert "250 2.1.0" not in output
+def test_gsasl_with_wrong_passwords(clear_server: Twistd) -> None:
+    with ThreadPoolExecutor(len(GSASL)) as pool:
+        for done in pool.map(lambda mechanism: gsasl(clear_server, mechanism, WRONG_PASSWORD), GSASL):
+            assert done.returncode != 0, done.stdout + done.stderr
+            assert "535 5.7.8" in done.stdout
+            assert "235 2.7.0" not in done.stdout

@@ -1,0 +1,285 @@
+"""
+A Postfix of its own for a test: unpacked, not installed, with configuration and queue in a temporary folder.
+
+It takes mail from its ``sendmail`` and hands all of it to one LMTP socket. Its
+log comes through a pipe, so that a test waits for a line and not for a time.
+
+Postfix wants to be started by root, and two identities for itself that are
+neither root's nor one another's. Every Debian has some that nothing uses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+#: Names a folder into which Debian's package has been unpacked.
+UNPACKED = "SMTPFW_TEST_POSTFIX"
+
+MAIL_OWNER, SETGID_GROUP = "list", "irc"
+
+#: Seconds without any line in the log, until what is waited for is given up.
+TIMEOUT = 30.0
+
+#: The folders that are its owner's alone.
+QUEUES = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+
+_DAEMONS = Path("usr/lib/postfix/sbin")
+
+_DELIVERY = (
+    r"/lmtp\[\d+\]: {id}: to=<(?P<recipient>[^>]*)>, (?:orig_to=<(?P<original>[^>]*)>, )?"
+    r".*? dsn=(?P<dsn>[\d.]+), status=(?P<status>\w+) \((?P<text>.*)\)$"
+)
+
+_MAIN = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = {root}/usr/sbin
+daemon_directory = {root}/usr/lib/postfix/sbin
+meta_directory = {root}/etc/postfix
+sendmail_path = {root}/usr/sbin/sendmail
+shlib_directory = no
+import_environment = MAIL_CONFIG LD_LIBRARY_PATH LANG=C TZ=UTC
+export_environment = MAIL_CONFIG LD_LIBRARY_PATH LANG=C TZ=UTC
+mail_owner = {owner}
+setgid_group = {group}
+maillog_file = /dev/stdout
+myhostname = postfix.example.net
+mydestination =
+local_recipient_maps =
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+alias_maps =
+alias_database =
+virtual_alias_maps = inline:{{ {aliases} }}
+default_transport = lmtp:unix:{socket}
+message_size_limit = 40000000
+mailbox_size_limit = 0
+in_flow_delay = 0
+"""
+
+_MASTER = """\
+pickup    unix       n - n 60 1 pickup
+cleanup   unix       n - n -  0 cleanup
+qmgr      unix       n - n 300 1 qmgr
+rewrite   unix       - - n -  - trivial-rewrite
+bounce    unix       - - n -  0 bounce
+defer     unix       - - n -  0 bounce
+trace     unix       - - n -  0 bounce
+flush     unix       n - n 1000? 0 flush
+proxymap  unix       - - n -  - proxymap
+error     unix       - - n -  - error
+retry     unix       - - n -  - error
+lmtp      unix       - - n -  - lmtp
+scache    unix       - - n -  1 scache
+postlog   unix-dgram n - n -  1 postlogd
+"""
+
+
+class Delivery(NamedTuple):
+    """
+    What became of a message for one recipient, in Postfix's words.
+
+    :ivar original: the alias that the recipient was made of; empty if none.
+    :ivar dsn: the enhanced status code.
+    :ivar status: ``sent``, ``bounced`` or ``deferred``.
+    :ivar text: what the server said, and at which command.
+    """
+
+    recipient: str
+    original: str
+    dsn: str
+    status: str
+    text: str
+
+
+class PostfixMissing(Exception):
+    """It cannot be had here; the text says why."""
+
+
+@contextmanager
+def unpacked_postfix() -> Iterator[Path]:
+    """
+    Postfix's files under a folder: the one that the environment names, an installed one's, or a fresh download.
+
+    :raises PostfixMissing: if there is none.
+    """
+    if os.getuid():
+        raise PostfixMissing("Postfix has to be started by root")
+    named = os.environ.get(UNPACKED)
+    if named:
+        if not (Path(named) / _DAEMONS / "master").exists():
+            raise PostfixMissing(f"{UNPACKED}={named}: there is no {_DAEMONS}/master")
+        yield Path(named)
+    elif (Path("/") / _DAEMONS / "master").exists():
+        yield Path("/")
+    else:
+        with tempfile.TemporaryDirectory(prefix="postfix-") as folder:
+            yield _download(Path(folder))
+
+
+def _download(folder: Path) -> Path:
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise PostfixMissing(f"Postfix is not installed, and there is no apt-get; {UNPACKED} may name an unpacked one")
+    done = subprocess.run(
+        ["apt-get", "download", "postfix"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        raise PostfixMissing(f"apt-get download postfix: {done.stderr.strip().splitlines()[-1]}")
+    (package,) = folder.glob("postfix_*.deb")
+    root = folder / "root"
+    subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
+    folder.chmod(0o755)
+    return root
+
+
+class Postfix:
+    """
+    A Postfix that runs; use it in ``with``.
+
+    :param root: see :func:`unpacked_postfix`.
+    :param socket: where the LMTP server is. Others than root must be able to reach it.
+    :param aliases: what becomes of an address.
+    """
+
+    def __init__(self, root: Path, socket: Path, aliases: dict[str, str]) -> None:
+        self._root = root
+        self._main = {
+            "root": str(root).rstrip("/"),
+            "socket": str(socket),
+            "aliases": ", ".join(f"{{{alias} = {target}}}" for alias, target in aliases.items()) or "{ - = - }",
+            "owner": MAIL_OWNER,
+            "group": SETGID_GROUP,
+        }
+        self._news = threading.Condition()
+        self._ended = False
+        self.log: list[str] = []
+
+    def __enter__(self) -> Postfix:
+        self._folder = Path(tempfile.mkdtemp(prefix="postfix-"))
+        self._environment = {
+            **os.environ,
+            "MAIL_CONFIG": f"{self._folder}/etc",
+            "LD_LIBRARY_PATH": f"{self._root}/usr/lib/postfix",
+        }
+        self._lay_out()
+        self._process = subprocess.Popen(
+            [str(self._root / _DAEMONS / "master"), "-d", "-s", "-c", f"{self._folder}/etc"],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._wait_for("daemon started")
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def submit(self, sender: str, recipients: Iterable[str], octets: bytes) -> str:
+        """
+        Put a message into the queue, once for all recipients.
+
+        :param sender: one that no other message has; by it the message is found in the log.
+        :param octets: its lines end in LF or CRLF.
+        :return: the id in the queue.
+        """
+        command = [str(self._root / "usr/sbin/sendmail"), "-i", "-f", sender, "--", *recipients]
+        subprocess.run(command, env=self._environment, input=octets, check=True, timeout=TIMEOUT)
+        return self._wait_for(rf"/pickup\[\d+\]: (\w+): uid=\d+ from=<{re.escape(sender)}>")[0][1]
+
+    def deliveries(self, id: str, number: int) -> list[Delivery]:
+        """Wait for what becomes of ``number`` recipients of a message."""
+        found = self._wait_for(_DELIVERY.format(id=id), number)
+        return [Delivery(**{name: value or "" for name, value in match.groupdict().items()}) for match in found]
+
+    def bounce_of(self, id: str) -> str:
+        """Wait for the bounce of a message, and give its id."""
+        return self._wait_for(rf"/bounce\[\d+\]: {id}: sender non-delivery notification: (\w+)")[0][1]
+
+    def _lay_out(self) -> None:
+        self._folder.chmod(0o755)
+        for name in ("etc", "queue", "data"):
+            (self._folder / name).mkdir()
+        shutil.chown(self._folder / "data", MAIL_OWNER)
+        (self._folder / "etc" / "main.cf").write_text(_MAIN.format(folder=self._folder, **self._main))
+        (self._folder / "etc" / "master.cf").write_text(_MASTER)
+        for name in [
+            "active",
+            "bounce",
+            "corrupt",
+            "defer",
+            "deferred",
+            "flush",
+            "hold",
+            "incoming",
+            "private",
+            "saved",
+            "trace",
+        ]:
+            self._make_queue(name, 0o700, None)
+        self._make_queue("maildrop", 0o730, SETGID_GROUP)
+        self._make_queue("public", 0o710, SETGID_GROUP)
+        (self._folder / "queue" / "pid").mkdir()
+
+    def _make_queue(self, name: str, mode: int, group: str | None) -> None:
+        path = self._folder / "queue" / name
+        path.mkdir()
+        shutil.chown(path, MAIL_OWNER, group)
+        path.chmod(mode)
+
+    def _wait_for(self, pattern: str, number: int = 1) -> list[re.Match[str]]:
+        """The first ``number`` lines of the log that match."""
+        seek = re.compile(pattern)
+        found: list[re.Match[str]] = []
+        begin = 0
+        with self._news:
+            while len(found) < number:
+                if begin == len(self.log) and (self._ended or not self._news.wait(TIMEOUT)):
+                    raise AssertionError(
+                        f"{len(found)} of {number} lines {pattern!r} in the log:\n" + "\n".join(self.log)
+                    )
+                found += filter(None, map(seek.search, self.log[begin:]))
+                begin = len(self.log)
+        return found[:number]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self.log.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(TIMEOUT)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        shutil.rmtree(self._folder)
