@@ -32,6 +32,7 @@ from smtpfw.config.describing import describe_backend, describe_checks, describe
 from smtpfw.config.listeners import bind_all, check_ports
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.sockets import BoundSocket
+from smtpfw.config.systemd import notify
 from smtpfw.errors import ConfigError
 
 __all__ = ["Options", "SMTPService", "makeService"]
@@ -145,6 +146,7 @@ class SMTPService(Service):
         if self._draining is not None:
             return
         self._log.info("Stopping; messages under way have {grace:g} seconds", grace=self.plan.grace)
+        notify("STOPPING=1\nSTATUS=Messages under way come to their end")
         # A port closes its socket in the next turn of the reactor, so none is stopped twice.
         closing = DeferredList([maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
         self._discard_sockets()
@@ -167,6 +169,7 @@ class SMTPService(Service):
             *describe_trial(self.plan, self.sockets),
         ):
             self._log.info("{line}", line=line)
+        notify(f"READY=1\nSTATUS=Listening on {len(self._ports)} sockets")
 
     def _cannot_start(self, failure: Failure) -> None:
         if isinstance(failure.value, (ConfigError, OSError)):

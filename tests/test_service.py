@@ -380,6 +380,26 @@ def test_a_unix_socket_keeps_its_mode_and_is_removed(run: Any, tmp_path: Path) -
     assert not path.exists()
 
 
+def test_systemd_is_told(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(30)
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        server = run("--listen", LOOPBACK, "--listen", LOOPBACK, "--backend", "discard")
+        assert systemd.recv(1000) == b"READY=1\nSTATUS=Listening on 2 sockets"
+        server.process.send_signal(signal.SIGTERM)
+        assert systemd.recv(1000).startswith(b"STOPPING=1\n")
+        assert server.status() == 0
+
+
+def test_checks_are_asked(run: Any) -> None:
+    server = run("--listen", LOOPBACK, "--backend", "discard", "--checks", "rate:ip=1/h", "--checks", "require_auth")
+    with smtplib.SMTP("127.0.0.1", server.ports[0], timeout=30) as client:
+        client.ehlo()
+        assert [client.mail("a@example.org")[0] for _ in range(2)] == [530, 450]
+    assert server.end() == 0
+
+
 def test_code_of_ones_own(run: Any, tmp_path: Path) -> None:
     (tmp_path / "mailcode").mkdir()
     (tmp_path / "mailcode" / "inbox.py").write_text(
