@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["call_hook", "settle"]
+__all__ = ["call_hook", "notify", "settle"]
 
 
 def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
@@ -37,6 +37,21 @@ def settle(result: Any) -> Any:
     if isinstance(result, Deferred):
         return _unwrap(result)
     return result
+
+
+def notify(failed: Callable[[Failure], Any], hook: Callable[..., Any], *arguments: Any) -> None:
+    """
+    Call a hook that can't refuse, and that nobody waits for.
+
+    :param failed: called with what it raises, now or later.
+    """
+    try:
+        result = call_hook(hook, *arguments)
+    except Exception:
+        failed(Failure())
+        return
+    if isinstance(result, Deferred):
+        result.addErrback(failed)
 
 
 def _unwrap(deferred: Deferred[Any]) -> Any:

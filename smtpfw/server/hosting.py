@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from smtpfw.errors import DataReset, InsufficientStorage, SMTPError, TryAgainLater
-from smtpfw.hooks import call_hook, settle
+from smtpfw.hooks import call_hook, notify, settle
 from smtpfw.interfaces import IHelloSession, ISession, IVerifySession
 from smtpfw.sasl.values import SASLContext
 from smtpfw.server.connection import Connection
@@ -166,26 +166,16 @@ class SessionHost:
             self._serve(session)
         except AttributeError as error:
             raise TypeError(f"{session!r} is no session: {error}") from None
-        self._notify(leave, "replaced")
+        notify(self._not_told, leave, "replaced")
 
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
         if session is not None:
-            self._notify(self._logout, reason)
-
-    def _notify(self, hook: Callable[[str], Any], reason: str) -> None:
-        """Call a hook that can't refuse, and that nobody waits for."""
-        try:
-            result = call_hook(hook, reason)
-        except Exception:
-            self._not_told(Failure())
-            return
-        if isinstance(result, Deferred):
-            result.addErrback(self._not_told)
+            notify(self._not_told, self._logout, reason)
 
     def _not_told(self, failure: Failure) -> None:
         self._log.failure(
-            "{connection}: reset or logout of the session failed; the client does not notice",
+            "{connection}: a hook that ends something failed; the client does not notice",
             failure,
             connection=self._protocol.wire.id,
         )
@@ -210,7 +200,7 @@ class SessionHost:
             self._log_out(self._reason)
         if self._opened is not None and not self._told:
             self._told = True
-            self._notify(lambda reason: self._checks.disconnected(self._connection), self._reason)
+            notify(self._not_told, self._checks.disconnected, self._connection)
         self._protocol.left()
 
     # -- asking -----------------------------------------------------------
@@ -353,7 +343,7 @@ class SessionHost:
 
     def reset(self, reason: str) -> None:
         if self._session is not None and self._reset is not None:
-            self._notify(self._reset, reason)
+            notify(self._not_told, self._reset, reason)
 
     def can_start_tls(self) -> bool:
         get_context = getattr(self._protocol.factory.tls, "getContext", None)

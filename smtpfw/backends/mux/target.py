@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from smtpfw.backends.mux.calls import Acceptance, Hook, ask
 from smtpfw.errors import SMTPError, TryAgainLater
-from smtpfw.hooks import call_hook
+from smtpfw.hooks import call_hook, notify
 from smtpfw.interfaces import IBackend, IConnection, IHelloSession, ISession, ITwoPhaseSession
 from smtpfw.session import overridden
 from smtpfw.wire.grammar import Address
@@ -96,20 +96,20 @@ class Target:
     def reset(self, reason: str) -> None:
         """The transaction ends without an answer to its message."""
         if self.transaction is not None and self.session is not None and overridden(self.session, "reset") is not None:
-            self._notify(self.session.reset, reason)
+            notify(self._not_told, self.session.reset, reason)
         self.forget()
 
     def logout(self, reason: str) -> None:
         """The dialog is over."""
         session, self.session = self.session, None
         if session is not None:
-            self._notify(session.logout, reason)
+            notify(self._not_told, session.logout, reason)
 
     def replace(self, session: ISession) -> None:
         """Ask another session from the next question on."""
         before, self.session = self.session, session
         if before is not None:
-            self._notify(before.logout, "replaced")
+            notify(self._not_told, before.logout, "replaced")
 
     async def _once(self, step: Hook, *arguments: Any) -> None:
         if self._refusal is not None:
@@ -133,16 +133,6 @@ class Target:
             connection = self._connection
             await ask(self.hook("hello"), connection.hello_name, connection.protocol != "SMTP")
             self._heard = hello
-
-    def _notify(self, hook: Hook, reason: str) -> None:
-        """Call a hook that can't refuse, and that nobody waits for; the other targets must hear theirs."""
-        try:
-            result = call_hook(hook, reason)
-        except Exception:
-            self._not_told(Failure())
-            return
-        if isinstance(result, Deferred):
-            result.addErrback(self._not_told)
 
     def _not_told(self, failure: Failure) -> None:
         self._log.failure(
