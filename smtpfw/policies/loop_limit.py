@@ -16,6 +16,7 @@ __all__ = ["LoopLimit"]
 # White space before the colon is the obsolete form (RFC 5322 section 4.5.7).
 _RECEIVED = re.compile(rb"(?:\A|\r\n)received[ \t]*+:")
 _CANDIDATE = b"\r\nreceived"
+_SHORTEST = len(b"Received:\r\n")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class LoopLimit(Check):
 
     def message(self, connection: IConnection, header: bytes, size: int) -> None:
         """See :meth:`ICheck.message`."""
+        if len(header) < self.max_received * _SHORTEST:
+            return
         header = header.lower()
         # It is asked of every message: a search for a fixed text is quick, and cannot find too few. The first line
         # has no line break before it.

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from smtpfw.check import STAGES, Check
 from smtpfw.errors import ConfigError, SMTPError
-from smtpfw.hooks import call_hook
+from smtpfw.hooks import call_hook, settle
 from smtpfw.interfaces import ICheck, IConnection
 from smtpfw.policies import EarlyTalkers, LoopLimit
 from smtpfw.session import overridden
@@ -67,7 +67,10 @@ class Checks:
 
         def ask(*arguments: Any) -> Any:
             for position, check in enumerate(checks):
-                answer = call_hook(check, connection, *arguments)
+                answer = check(connection, *arguments)
+                if answer is None:
+                    continue
+                answer = settle(answer)
                 if isinstance(answer, Deferred):
                     return _wait(answer, checks[position + 1 :], connection, hook, arguments)
                 _obey(answer)

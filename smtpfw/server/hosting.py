@@ -217,11 +217,12 @@ class SessionHost:
     def call(self, standard: Reply, hook: Hook, *arguments: Any) -> Outcome | Deferred[Outcome]:
         """Call a hook; what it gives is a standard reply's text, and so on, now or later."""
         try:
-            result = call_hook(hook, *arguments)
+            result = hook(*arguments)
+            if result is None:
+                return None
+            result = settle(result)
         except Exception as error:
             return self._refusal(error)
-        if result is None:
-            return None
         if isinstance(result, Deferred):
             return result.addCallbacks(self._success, self._failed, callbackArgs=(standard,))
         return self._success(result, standard)
