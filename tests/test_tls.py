@@ -1,17 +1,27 @@
-"""Server contexts: what they offer in a handshake, and the one line for each file that can't be used."""
+"""
+Server contexts: what they offer in a handshake, what is known afterwards, and the one line for each file that can't
+be used.
+"""
+
+from __future__ import annotations
 
 import contextlib
+import hashlib
 import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, capturedLogs
 
 from smtpfw.errors import ConfigError
-from smtpfw.tls import describe_tls, server_context
-from tests.certificates import certificate_pem, key_pem, make_key, write_pair
+from smtpfw.state import TLSState
+from smtpfw.tls import channel_bindings, server_context, tls_state
+from tests.certificates import Authority, certificate_pem, key_pem, make_key, write_pair
 
 
 class Transport:
@@ -65,7 +75,26 @@ def test_what_was_agreed_on_is_told(tmp_path: Path, version: ssl.TLSVersion, nam
     server, peer = handshake(server_context(str(write_pair(tmp_path))), client_context(version))
     cipher = peer.cipher()
     assert cipher is not None
-    assert describe_tls(Transport(server)) == f"{name} {cipher[0]}"
+    state = tls_state(Transport(server))
+    assert state == TLSState(name, cipher[0], server_name="localhost")
+    assert str(state) == f"{name} {cipher[0]}"
+
+
+def test_a_name_that_is_no_name_is_told_in_ascii(tmp_path: Path) -> None:
+    server = SSL.Connection(server_context(str(write_pair(tmp_path))).getContext(), None)
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    client.set_tlsext_host_name(b"m\xff\n")
+    server.set_accept_state()
+    client.set_connect_state()
+    for _ in range(3):
+        for one, other in ((client, server), (server, client)):
+            with contextlib.suppress(SSL.WantReadError):
+                one.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                other.bio_write(one.bio_read(65536))
+    state = tls_state(Transport(server))
+    assert state is not None
+    assert state.server_name == "m\\xff\n"
 
 
 @pytest.mark.parametrize(("version", "name"), VERSIONS)
@@ -88,12 +117,227 @@ def test_tls_before_1_2_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transport", [object(), Transport(None), Transport(object())])
 def test_other_transports_have_nothing_to_tell(transport: object) -> None:
-    assert describe_tls(transport) == ""
+    assert tls_state(transport) is None
+    assert channel_bindings(transport) == {}
 
 
 def test_before_the_handshake_there_is_nothing_to_tell(tmp_path: Path) -> None:
     connection = SSL.Connection(server_context(str(write_pair(tmp_path))).getContext(), None)
-    assert describe_tls(Transport(connection)) == ""
+    assert tls_state(Transport(connection)) is None
+    assert channel_bindings(Transport(connection)) == {}
+
+
+@pytest.mark.parametrize(("version", "name"), VERSIONS)
+def test_channel_bindings(tmp_path: Path, version: ssl.TLSVersion, name: str) -> None:
+    server, peer = handshake(server_context(str(write_pair(tmp_path))), client_context(version))
+    bindings = channel_bindings(Transport(server))
+    # RFC 9266 section 3: below TLS 1.3 it takes an extension that cannot be asked for.
+    assert set(bindings) == {"tls-server-end-point"} | ({"tls-exporter"} if name == "TLSv1.3" else set())
+    certificate = peer.getpeercert(binary_form=True)
+    assert certificate is not None
+    assert bindings["tls-server-end-point"] == hashlib.sha256(certificate).digest()
+
+
+@pytest.mark.parametrize(("algorithm", "digest"), [(hashes.SHA384(), "sha384"), (hashes.SHA512(), "sha512")])
+def test_the_end_point_is_hashed_as_the_signature_is(
+    tmp_path: Path, algorithm: hashes.HashAlgorithm, digest: str
+) -> None:
+    key = make_key()
+    path = tmp_path / "server.pem"
+    path.write_bytes(certificate_pem(key, algorithm=algorithm) + key_pem(key))
+    server, peer = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_3))
+    certificate = peer.getpeercert(binary_form=True)
+    assert certificate is not None
+    expected = hashlib.new(digest, certificate).digest()
+    assert channel_bindings(Transport(server))["tls-server-end-point"] == expected
+
+
+def test_a_signature_without_a_hash_has_no_end_point(tmp_path: Path) -> None:
+    # RFC 5929 section 4.1: undefined. A client that knows could not bind, and would find the offer of -PLUS a lie.
+    key = ed25519.Ed25519PrivateKey.generate()
+    path = tmp_path / "server.pem"
+    path.write_bytes(certificate_pem(key) + key_pem(key))
+    server, _ = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_2))
+    assert channel_bindings(Transport(server)) == {}
+    server, _ = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_3))
+    assert set(channel_bindings(Transport(server))) == {"tls-exporter"}
+
+
+class TestClientCertificates:
+    @pytest.fixture
+    def authority(self) -> Authority:
+        return Authority()
+
+    @pytest.fixture
+    def context(self, tmp_path: Path, authority: Authority) -> CertificateOptions:
+        return self.make(tmp_path, authority)
+
+    def make(self, folder: Path, authority: Authority, *, required: bool = False) -> CertificateOptions:
+        (folder / "ca.pem").write_bytes(authority.pem)
+        return server_context(
+            str(write_pair(folder)), client_ca=str(folder / "ca.pem"), require_client_certificate=required
+        )
+
+    def client(self, folder: Path, version: ssl.TLSVersion, pem: bytes | None = None) -> ssl.SSLContext:
+        context = client_context(version)
+        if pem is not None:
+            (folder / "client.pem").write_bytes(pem)
+            context.load_cert_chain(folder / "client.pem")
+        return context
+
+    def common_name(self, server: SSL.Connection) -> str:
+        state = tls_state(Transport(server))
+        assert state is not None
+        assert state.peer_certificate is not None
+        (attribute,) = state.peer_certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(attribute.value)
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    def test_it_is_known(
+        self, tmp_path: Path, authority: Authority, context: CertificateOptions, version: ssl.TLSVersion, name: str
+    ) -> None:
+        server, _ = handshake(context, self.client(tmp_path, version, authority.named("tim")))
+        assert self.common_name(server) == "tim"
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    def test_it_is_known_after_a_resumption(
+        self, tmp_path: Path, authority: Authority, context: CertificateOptions, version: ssl.TLSVersion, name: str
+    ) -> None:
+        client = self.client(tmp_path, version, authority.named("tim"))
+        _, first = handshake(context, client)
+        server, second = handshake(context, client, first.session)
+        assert second.session_reused
+        assert self.common_name(server) == "tim"
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    def test_a_ticket_of_a_context_that_asks_nobody_is_not_taken(
+        self, tmp_path: Path, context: CertificateOptions, version: ssl.TLSVersion, name: str
+    ) -> None:
+        client = self.client(tmp_path, version)
+        _, first = handshake(server_context(str(write_pair(tmp_path))), client)
+        _, second = handshake(context, client, first.session)
+        assert not second.session_reused
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    def test_without_one_a_client_is_served(
+        self, tmp_path: Path, context: CertificateOptions, version: ssl.TLSVersion, name: str
+    ) -> None:
+        server, _ = handshake(context, self.client(tmp_path, version))
+        state = tls_state(Transport(server))
+        assert state is not None
+        assert state.peer_certificate is None
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    def test_where_one_is_required(
+        self, tmp_path: Path, authority: Authority, version: ssl.TLSVersion, name: str
+    ) -> None:
+        context = self.make(tmp_path, authority, required=True)
+        with pytest.raises(SSL.Error, match="peer did not return a certificate"):
+            handshake(context, self.client(tmp_path, version))
+        server, _ = handshake(context, self.client(tmp_path, version, authority.named("tim")))
+        assert self.common_name(server) == "tim"
+
+    @pytest.mark.parametrize(("version", "name"), VERSIONS)
+    @pytest.mark.parametrize("required", [False, True])
+    @pytest.mark.parametrize("fault", ["another authority", "its name", "expired", "a server's", "self-signed"])
+    def test_a_bad_one_ends_the_handshake(
+        self, tmp_path: Path, authority: Authority, version: ssl.TLSVersion, name: str, required: bool, fault: str
+    ) -> None:
+        key = make_key()
+        pem = {
+            "another authority": lambda: Authority("another").named("tim"),
+            "its name": lambda: Authority().named("tim"),
+            "expired": lambda: authority.issue((NameOID.COMMON_NAME, "tim"), days=-1),
+            "a server's": lambda: authority.issue((NameOID.COMMON_NAME, "tim"), usage=ExtendedKeyUsageOID.SERVER_AUTH),
+            "self-signed": lambda: certificate_pem(key) + key_pem(key),
+        }[fault]()
+        context = self.make(tmp_path, authority, required=required)
+        with pytest.raises(SSL.Error, match="certificate verify failed"):
+            handshake(context, self.client(tmp_path, version, pem))
+
+    def test_the_client_is_told_whose_certificates_count(self, tmp_path: Path, authority: Authority) -> None:
+        context = self.make(tmp_path, authority).getContext()
+        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        server = SSL.Connection(context, None)
+        client.set_connect_state()
+        server.set_accept_state()
+        for _ in range(2):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(65536))
+        # Those that were given, and none of the system's.
+        assert [name.CN for name in client.get_client_ca_list()] == ["clients' authority"]
+
+    def test_a_context_that_verifies_nobody_shows_nobody(self, tmp_path: Path, authority: Authority) -> None:
+        # A context of one's own may ask for a certificate and look away.
+        context = self.make(tmp_path, authority)
+        context.getContext().set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        client = self.client(tmp_path, ssl.TLSVersion.TLSv1_3, Authority("another").named("tim"))
+        server, _ = handshake(context, client)
+        assert self.common_name(server) == "tim"
+        server.set_verify(SSL.VERIFY_NONE)
+        state = tls_state(Transport(server))
+        assert state is not None
+        assert state.peer_certificate is None
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        first, second = Authority("first"), Authority("second")
+        folder = tmp_path / "authorities"
+        (folder / "more").mkdir(parents=True)
+        (folder / "first.pem").write_bytes(first.pem)
+        # As c_rehash leaves it, and with what people leave.
+        (folder / "0a1b2c3d.0").symlink_to(folder / "first.pem")
+        (folder / "both.crt").write_bytes(first.pem + second.pem)
+        (folder / "README").write_text("These are ours.")
+        context = server_context(str(write_pair(tmp_path)), client_ca=str(folder))
+        for authority in (first, second):
+            client = self.client(tmp_path, ssl.TLSVersion.TLSv1_3, authority.named("tim"))
+            server, _ = handshake(context, client)
+            assert self.common_name(server) == "tim"
+
+    def test_a_certificate_can_stand_for_itself(self, tmp_path: Path) -> None:
+        key = make_key()
+        (tmp_path / "own.pem").write_bytes(certificate_pem(key))
+        context = server_context(str(write_pair(tmp_path)), client_ca=str(tmp_path / "own.pem"))
+        pair = (tmp_path / "own.pem").read_bytes() + key_pem(key)
+        server, _ = handshake(context, self.client(tmp_path, ssl.TLSVersion.TLSv1_3, pair))
+        assert self.common_name(server) == "localhost"
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            (None, "no such file or directory"),
+            (b"", "no PEM certificate in this file (it has no line BEGIN CERTIFICATE)"),
+            (
+                b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+                "a certificate in this file can't be read",
+            ),
+        ],
+    )
+    def test_a_file_that_cannot_be_used(self, tmp_path: Path, content: bytes | None, complaint: str) -> None:
+        path = tmp_path / "ca.pem"
+        if content is not None:
+            path.write_bytes(content)
+        assert self.complaint(tmp_path, path).startswith(f"{path}: {complaint}")
+
+    def test_a_folder_that_cannot_be_used(self, tmp_path: Path) -> None:
+        folder = tmp_path / "authorities"
+        folder.mkdir()
+        assert self.complaint(tmp_path, folder).startswith(f"{folder}: no file in this folder holds a PEM certificate")
+        (folder / "broken.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+        assert self.complaint(tmp_path, folder).startswith(f"{folder / 'broken.pem'}: a certificate in this file can't")
+
+    def test_required_and_nothing_to_verify_it_with(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no authority is named"):
+            server_context(str(write_pair(tmp_path)), require_client_certificate=True)
+
+    def complaint(self, folder: Path, client_ca: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            server_context(str(write_pair(folder)), client_ca=str(client_ca))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
 
 def test_a_chain_with_the_key_in_a_second_file(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """
-Who may authenticate: from a string to the AUTH of a listener.
+Who may authenticate, and how: from strings to the AUTH of a listener.
 
-``htpasswd:PATH`` is a file of users of our own. A word with a dot before the
+``htpasswd:PATH`` is a file of users of our own. ``certificate`` lets in
+whomever a verified certificate names. A word with a dot before the
 first colon is a Python name, ``myapp.users:check``: a plain or async function
 of name and password, or an object that is a checker. Anything else is a
 checker of twisted.cred, looked up as Twisted's strcred does: ``file:PATH``,
@@ -11,47 +12,93 @@ checker of twisted.cred, looked up as Twisted's strcred does: ``file:PATH``,
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.cred import strcred
 from twisted.cred.credentials import IUsernamePassword
+from zope.interface.interface import InterfaceClass
 
 from smtpfw.config.settings import nearest
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import Auth
-from smtpfw.sasl import STANDARD
+from smtpfw.sasl import STANDARD, CertificateChecker, ICertificateChecker, ISASLServerFactory
 from smtpfw.sasl.checkers import CredChecker, FunctionChecker
 from smtpfw.sasl.users import UsersFile
 
-__all__ = ["auth_from_string", "checker_from_string"]
+__all__ = ["auth_from_string", "checker_from_string", "mechanisms_from_string"]
 
-_USERS_FILE = "htpasswd"
+_USERS_FILE, _CERTIFICATE = "htpasswd", "certificate"
 
 
-def auth_from_string(text: str, *, required: bool = False, allow_insecure: bool = False) -> Auth:
+def auth_from_string(
+    text: str,
+    *,
+    mechanisms: Iterable[ISASLServerFactory] = STANDARD,
+    required: bool = False,
+    allow_insecure: bool = False,
+    client_certificates: bool = True,
+) -> Auth:
     """
     Make the AUTH that a string describes.
 
+    :param mechanisms: what may be offered, the best first, as :func:`mechanisms_from_string` gives it.
+    :param client_certificates: whether clients are asked for certificates at all.
     :raises ConfigError: one line that names the string and says what to do.
     """
-    checker = checker_from_string(text)
-    if not any(need.providedBy(checker) for mechanism in STANDARD for need in mechanism.needs):
+    mechanisms = tuple(mechanisms)
+    checker = checker_from_string(text, mechanisms)
+    if not _needs_of(checker, (*STANDARD, *mechanisms)):
         raise ConfigError(f"--auth {text}: {type(checker).__name__} is neither a function nor a checker")
-    return Auth(checker, required=required, allow_insecure=allow_insecure)
+    needs = _needs_of(checker, mechanisms)
+    if not needs:
+        names = " ".join(mechanism.name for mechanism in mechanisms)
+        raise ConfigError(f"--auth {text}: it can verify none of the mechanisms {names}")
+    if needs == {ICertificateChecker} and not client_certificates:
+        raise ConfigError(f"--auth {text}: no client is asked for a certificate; give --client-ca FILE")
+    return Auth(checker, mechanisms=mechanisms, required=required, allow_insecure=allow_insecure)
 
 
-def checker_from_string(text: str) -> Any:
+def mechanisms_from_string(text: str, available: Mapping[str, ISASLServerFactory]) -> tuple[ISASLServerFactory, ...]:
+    """
+    Choose mechanisms: ``SCRAM-SHA-256 PLAIN``, the best first, in any case.
+
+    :param available: by name, as :func:`smtpfw.sasl.plugins.available_mechanisms` gives it.
+    :raises ConfigError: one line that names the word that is wrong.
+    """
+    chosen: dict[str, ISASLServerFactory] = {}
+    for word in text.split():
+        name = word.upper()
+        if name not in available:
+            raise ConfigError(
+                f"--auth-mechanisms {text}: unknown mechanism {word!r}{nearest(name, available)} "
+                f"(known are {', '.join(available)})"
+            )
+        if name in chosen:
+            raise ConfigError(f"--auth-mechanisms {text}: {name} stands there twice")
+        chosen[name] = available[name]
+    if not chosen:
+        raise ConfigError("--auth-mechanisms: it is empty; name one or more, the best first")
+    return tuple(chosen.values())
+
+
+def checker_from_string(text: str, mechanisms: Iterable[ISASLServerFactory] = STANDARD) -> Any:
     """
     Make what verifies the credentials.
 
+    :param mechanisms: an object that one of these can work with is a checker, not a function.
     :raises ConfigError: as above.
     """
-    prefix, _, rest = text.partition(":")
+    prefix, colon, rest = text.partition(":")
     if prefix == _USERS_FILE:
         return UsersFile(rest)
+    if prefix == _CERTIFICATE:
+        if colon:
+            raise ConfigError(f"--auth {text}: it is written {_CERTIFICATE}, and takes nothing behind it")
+        return CertificateChecker()
     if "." in prefix:
-        return _python_checker(text, prefix, rest)
+        return _python_checker(text, prefix, rest, mechanisms)
     usable = {
         factory.authType: factory
         for factory in strcred.findCheckerFactories()
@@ -59,7 +106,7 @@ def checker_from_string(text: str) -> Any:
     }
     factory = usable.get(prefix)
     if factory is None:
-        known = sorted([*usable, _USERS_FILE])
+        known = sorted([*usable, _USERS_FILE, _CERTIFICATE])
         raise ConfigError(
             f"--auth {text}: unknown kind {prefix!r}{nearest(prefix, known)} (known are {', '.join(known)}; "
             "your own is package.module:function)"
@@ -74,7 +121,12 @@ def checker_from_string(text: str) -> Any:
         raise ConfigError(f"--auth {prefix}: {words}; it is written {prefix}:{factory.argStringFormat}") from None
 
 
-def _python_checker(text: str, module_name: str, name: str) -> Any:
+def _needs_of(checker: Any, mechanisms: Iterable[ISASLServerFactory]) -> set[InterfaceClass]:
+    """The interfaces for which these mechanisms can work with a checker."""
+    return {need for mechanism in mechanisms for need in mechanism.needs if need.providedBy(checker)}
+
+
+def _python_checker(text: str, module_name: str, name: str, mechanisms: Iterable[ISASLServerFactory]) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
         for part in name.split("."):
@@ -83,6 +135,6 @@ def _python_checker(text: str, module_name: str, name: str) -> Any:
         raise ConfigError(f"--auth {text}: {error}; --python-path DIR adds a folder to look in") from None
     except AttributeError:
         raise ConfigError(f"--auth {text}: {module_name} has no {name}") from None
-    if any(need.providedBy(found) for mechanism in STANDARD for need in mechanism.needs):
+    if _needs_of(found, (*STANDARD, *mechanisms)):
         return found
     return FunctionChecker(found) if callable(found) else found

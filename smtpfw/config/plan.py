@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smtpfw.config.auth import auth_from_string
+from smtpfw.config.auth import auth_from_string, mechanisms_from_string
 from smtpfw.config.backends import backend_from_string
 from smtpfw.config.checks import check_from_string
 from smtpfw.config.listeners import Listener, parse_listener
@@ -22,6 +22,8 @@ from smtpfw.config.settings import BY_NAME, SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
+from smtpfw.sasl import STANDARD as STANDARD_MECHANISMS
+from smtpfw.sasl.plugins import available_mechanisms
 from smtpfw.tls import server_context
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
@@ -102,8 +104,13 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
 def _make_auth(values: Mapping[str, Any], has_tls: bool) -> Auth:
     if not (has_tls or values["allow_insecure_auth"]):
         raise ConfigError("--auth: it is offered under TLS only; give --tls CERT[:KEY], or --allow-insecure-auth")
+    text = values["auth_mechanisms"]
     return auth_from_string(
-        values["auth"], required=values["require_auth"], allow_insecure=values["allow_insecure_auth"]
+        values["auth"],
+        mechanisms=mechanisms_from_string(text, available_mechanisms()) if text else STANDARD_MECHANISMS,
+        required=values["require_auth"],
+        allow_insecure=values["allow_insecure_auth"],
+        client_certificates=bool(values["client_ca"]),
     )
 
 
@@ -119,7 +126,9 @@ def _make_tls(values: Mapping[str, Any]) -> CertificateOptions:
             require_client_certificate=values["require_client_certificate"],
         )
     except ConfigError as error:
-        raise ConfigError(f"--tls {error}") from None
+        client_ca = values["client_ca"]
+        option = "--client-ca" if client_ca and str(error).startswith(client_ca) else "--tls"
+        raise ConfigError(f"{option} {error}") from None
 
 
 def _extend_path(folders: tuple[str, ...]) -> None:

@@ -165,7 +165,7 @@ class Auth(Extension):
 
     async def _exchange(self, connection: ServerConnection, name: str, begin: Maker, initial: bytes) -> Reply:
         try:
-            connection.identity = await _authenticate(connection, begin, initial)
+            connection.identity = await _authenticate(connection, begin, initial, self._failure_delay)
         except AuthFailed:
             await connection.application.pause(self._failure_delay)
             raise
@@ -178,10 +178,11 @@ class Auth(Extension):
         return _AUTHENTICATED
 
 
-async def _authenticate(connection: ServerConnection, begin: Maker, initial: bytes) -> str:
+async def _authenticate(connection: ServerConnection, begin: Maker, initial: bytes, failure_delay: float) -> str:
     """
     Run one exchange to its end.
 
+    :param failure_delay: seconds that who gives up waits, if it may have learned that it was wrong.
     :return: the identity.
     """
     try:
@@ -192,6 +193,9 @@ async def _authenticate(connection: ServerConnection, begin: Maker, initial: byt
             connection.write(Reply(334, b64encode(challenge or b"").decode("ascii")))
             line = await connection.application.read_line(MAX_LINE)
             if line == b"*":
+                if challenge:
+                    # It may have told the verdict, as that of a bad token does.
+                    await connection.application.pause(failure_delay)
                 raise AuthCancelled
             response = _decode(line)
             if done:

@@ -4,10 +4,12 @@ SASL mechanisms (RFC 4422), one module each, with the server's and the client's 
 A server offers those that are in its list, that its checker can verify and
 that the connection allows. To add one of your own, write a module like these
 and put its :class:`Mechanism` into the list. A client is an object with the
-credentials in it: ``SCRAM("joe", "secret")``.
+credentials in it: ``SCRAM("joe", "secret")``. Those that others have installed
+are found by :func:`smtpfw.sasl.plugins.available_mechanisms`.
 """
 
 from smtpfw.sasl.anonymous import ANONYMOUS, Anonymous
+from smtpfw.sasl.certificates import CertificateChecker, certificate_names
 from smtpfw.sasl.cram_md5 import CRAM_MD5, CramMD5
 from smtpfw.sasl.exchange import Mechanism
 from smtpfw.sasl.external import EXTERNAL, External
@@ -54,6 +56,7 @@ __all__ = [
     "STANDARD",
     "XOAUTH2",
     "Anonymous",
+    "CertificateChecker",
     "CramMD5",
     "External",
     "IAnonymousChecker",
@@ -75,6 +78,7 @@ __all__ = [
     "SCRAMKeys",
     "ServerInfo",
     "XOAuth2",
+    "certificate_names",
     "make_scram_keys",
     "oauthbearer_mechanism",
     "saslprep",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
 
@@ -58,9 +59,27 @@ async def ask_checker(method: Callable[..., Any], *arguments: str, kind: type, o
     :param optional: whether it may be None.
     :raises CheckerFault: if it is of another class. A checker that returns True must not let anyone in.
     """
-    answer = call_hook(method, *arguments)
-    if isinstance(answer, Deferred):
-        answer = await answer
+    cancelled = False
+
+    def cancel(_: Deferred[Any]) -> None:
+        nonlocal cancelled
+        cancelled = True
+        answer.cancel()
+
+    fault: CheckerFault | None = None
+    try:
+        answer = call_hook(method, *arguments)
+        if isinstance(answer, Deferred):
+            waiting: Deferred[Any] = Deferred(cancel)
+            answer.chainDeferred(waiting)
+            answer = await waiting
+    except CancelledError as error:
+        if cancelled:
+            raise
+        # Not ours: the checker was cancelled by somebody else, and the client still waits for its reply.
+        fault = CheckerFault.of(error)
+    if fault is not None:
+        raise fault
     if not isinstance(answer, kind) and not (optional and answer is None):
         raise CheckerFault(f"{method.__qualname__} returned {type(answer).__name__}, not {kind.__name__}")
     return answer
@@ -181,11 +200,13 @@ def always(context: SASLContext) -> bool:
     return True
 
 
-@implementer(ISASLServerFactory)
+@implementer(IPlugin, ISASLServerFactory)
 @dataclass(frozen=True, slots=True)
 class Mechanism:
     """
     A mechanism that a server offers; see :class:`smtpfw.sasl.interfaces.ISASLServerFactory`.
+
+    One that stands in a module of ``twisted/plugins`` is a plugin (:mod:`smtpfw.sasl.plugins`).
 
     :ivar make: begins an exchange, from a checker and a context.
     :ivar condition: what ``available`` answers.

@@ -1,7 +1,8 @@
 """
 EXTERNAL (RFC 4422 appendix A): the client's certificate has said already who it is.
 
-The one message is the authorization identity, or empty.
+The one message is the authorization identity, or empty. Whom a certificate
+stands for, the checker says: :mod:`smtpfw.sasl.certificates` has the usual one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["EXTERNAL", "External", "ExternalServer"]
 
 
 def _has_certificate(context: SASLContext) -> bool:
-    return context.tls and context.peer_certificate is not None and context.peer_certificate_verified
+    return context.tls and context.peer_certificate is not None
 
 
 class ExternalServer(ServerExchange):

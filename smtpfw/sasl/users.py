@@ -45,6 +45,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -52,7 +53,8 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer, noLongerProvides
 
 from smtpfw.errors import AuthFailed, ConfigError
-from smtpfw.sasl.interfaces import IPasswordChecker, ISCRAMKeyStore
+from smtpfw.sasl.certificates import CertificateChecker
+from smtpfw.sasl.interfaces import ICertificateChecker, IPasswordChecker, ISCRAMKeyStore
 from smtpfw.sasl.saslprep import saslprep
 from smtpfw.sasl.scram import MAX_ITERATIONS, make_scram_keys
 from smtpfw.sasl.values import SCRAMKeys
@@ -210,10 +212,10 @@ def _verify(password: str, own: _Secret | None, samples: Mapping[object, _Secret
     return matched
 
 
-@implementer(IPasswordChecker)
+@implementer(IPasswordChecker, ICertificateChecker)
 class UsersFile:
     """
-    Verify passwords and give SCRAM keys by a users file.
+    Verify passwords and give SCRAM keys by a users file; take certificates that have a user's name in them.
 
     It provides ``ISCRAMKeyStore`` only while all users have such keys.
 
@@ -230,6 +232,7 @@ class UsersFile:
         self._semaphore = DeferredSemaphore(THREADS)
         self._users: dict[str, _Secret] = {}
         self._samples: dict[object, _Secret] = {}
+        self._certificates = CertificateChecker(self._is_user)
         self._state = self._find_state()
         self._load()
 
@@ -243,6 +246,13 @@ class UsersFile:
         if not await self._in_thread(_verify, password, own, samples):
             raise AuthFailed
         return username
+
+    def _is_user(self, name: str) -> bool:
+        return name in self._users
+
+    async def check_certificate(self, certificate: Certificate, authorization_identity: str) -> str:
+        self._refresh()
+        return await self._certificates.check_certificate(certificate, authorization_identity)
 
     def get_scram_keys(self, username: str, hash_name: str) -> SCRAMKeys | None:
         self._refresh()

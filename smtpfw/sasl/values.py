@@ -25,8 +25,8 @@ class SASLContext:
         ``tls-exporter`` (RFC 9266), ``tls-server-end-point`` (RFC 5929).
     :ivar mechanisms: the names that were offered to this client; None if that is not known, then every mechanism that
         the connection allows counts as offered.
-    :ivar peer_certificate: the client's certificate (``cryptography.x509.Certificate``), or None.
-    :ivar peer_certificate_verified: whether its chain has been verified against the authorities that we trust.
+    :ivar peer_certificate: the client's certificate (``cryptography.x509.Certificate``), which TLS has verified against
+        the authorities that we trust for clients; None if it showed none.
     """
 
     service: str = "smtp"
@@ -35,7 +35,6 @@ class SASLContext:
     channel_bindings: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     mechanisms: Collection[str] | None = None
     peer_certificate: Any = None
-    peer_certificate_verified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,20 +8,44 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from smtpfw.config.auth import auth_from_string, checker_from_string
+from smtpfw.config.auth import auth_from_string, checker_from_string, mechanisms_from_string
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.plan import make_plan
 from smtpfw.errors import ConfigError
-from smtpfw.sasl import IPasswordChecker
+from smtpfw.sasl import (
+    CRAM_MD5,
+    PLAIN,
+    SCRAM_SHA_256,
+    CertificateChecker,
+    ICertificateChecker,
+    IPasswordChecker,
+    Mechanism,
+)
 from smtpfw.sasl.checkers import CredChecker, FunctionChecker
+from smtpfw.sasl.plugins import available_mechanisms
 from smtpfw.sasl.users import UsersFile
 
 CODE = """
+from zope.interface import Interface, implementer
+
+
 async def check(username, password):
     return username == "tim"
 
 
 number = 3
+
+
+class ITicketChecker(Interface):
+    pass
+
+
+@implementer(ITicketChecker)
+class Tickets:
+    pass
+
+
+tickets = Tickets()
 """
 
 
@@ -34,7 +58,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_users_file(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("")
-    assert isinstance(checker_from_string(f"htpasswd:{tmp_path}/users"), UsersFile)
+    checker = checker_from_string(f"htpasswd:{tmp_path}/users")
+    assert isinstance(checker, UsersFile)
+    assert ICertificateChecker.providedBy(checker)
 
 
 def test_a_checker_of_cred(tmp_path: Path) -> None:
@@ -50,12 +76,70 @@ def test_a_function() -> None:
     assert IPasswordChecker.providedBy(checker)
 
 
+def test_certificates() -> None:
+    assert isinstance(checker_from_string("certificate"), CertificateChecker)
+    assert auth_from_string("certificate").keyword == "AUTH"
+
+
+def test_where_no_client_is_asked_for_a_certificate(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("")
+    with pytest.raises(ConfigError, match="--auth certificate: no client is asked for a certificate; give --client-ca"):
+        auth_from_string("certificate", client_certificates=False)
+    # It can do more.
+    assert auth_from_string(f"htpasswd:{tmp_path}/users", client_certificates=False)
+
+
+@pytest.mark.usefixtures("module")
+def test_a_checker_of_a_mechanism_that_is_not_ours() -> None:
+    from authcode.users import ITicketChecker, tickets  # type: ignore[import-not-found]
+
+    ticket = Mechanism("TICKET", PLAIN.make, needs=(ITicketChecker,))
+    assert checker_from_string("authcode.users:tickets", (ticket,)) is tickets
+    assert auth_from_string("authcode.users:tickets", mechanisms=(ticket,))
+    with pytest.raises(ConfigError, match="neither a function nor a checker"):
+        auth_from_string("authcode.users:tickets")
+
+
+class TestMechanisms:
+    available = available_mechanisms()
+
+    @pytest.mark.parametrize("text", ["SCRAM-SHA-256 PLAIN", " scram-sha-256\tplain ", "Scram-Sha-256 Plain"])
+    def test_they_keep_their_order(self, text: str) -> None:
+        assert mechanisms_from_string(text, self.available) == (SCRAM_SHA_256, PLAIN)
+        assert mechanisms_from_string("PLAIN SCRAM-SHA-256", self.available) == (PLAIN, SCRAM_SHA_256)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("PLIAN", "--auth-mechanisms PLIAN: unknown mechanism 'PLIAN'; did you mean PLAIN? (known are SCRAM-"),
+            ("PLAIN scram-sha256", "unknown mechanism 'scram-sha256'; did you mean SCRAM-SHA-256? (known are "),
+            ("PLAIN,LOGIN", "unknown mechanism 'PLAIN,LOGIN'"),
+            ("PLAIN LOGIN plain", "--auth-mechanisms PLAIN LOGIN plain: PLAIN stands there twice"),
+            ("", "--auth-mechanisms: it is empty"),
+            (" ", "--auth-mechanisms: it is empty"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, text: str, expected: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            mechanisms_from_string(text, self.available)
+        assert expected in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_none_that_the_checker_can_verify(self) -> None:
+        # twisted.cred's checkers know no passwords in clear.
+        with pytest.raises(ConfigError, match="it can verify none of the mechanisms CRAM-MD5 SCRAM-SHA-256"):
+            auth_from_string("memory:tim:secret", mechanisms=(CRAM_MD5, SCRAM_SHA_256))
+        assert auth_from_string("memory:tim:secret", mechanisms=(CRAM_MD5, PLAIN))
+
+
 @pytest.mark.usefixtures("module")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("htpaswd:users", "unknown kind 'htpaswd'; did you mean htpasswd? (known are "),
         ("htpasswd:/no/such/file", "/no/such/file"),
+        ("certificates", "did you mean certificate? (known are "),
+        ("certificate:tim", "it is written certificate, and takes nothing behind it"),
         ("file:/no/such/file", "there is no such file"),
         ("memory:tim", "it is written memory:"),
         ("authcode.absent:check", "--python-path DIR adds a folder"),

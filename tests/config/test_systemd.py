@@ -41,7 +41,9 @@ def test_a_path_that_is_no_text(listener: socket.socket, tmp_path: Path) -> None
     assert listener.recv(4096) == b"READY=1"
 
 
-@pytest.mark.parametrize("path", ["", "relative", "vsock:2:1234", "/no/such/socket", "/" + "x" * 200, "/a\0b", "@", "@x"])
+@pytest.mark.parametrize(
+    "path", ["", "relative", "vsock:2:1234", "/no/such/socket", "/" + "x" * 200, "/a\0b", "@", "@x"]
+)
 def test_nobody_there(path: str) -> None:
     assert not notify("READY=1", {SOCKET: path})
     assert not notify("READY=1", {})
@@ -54,9 +56,7 @@ def test_what_can_not_be_encoded(listener: socket.socket, tmp_path: Path) -> Non
     assert listener.recv(4096) == b"STATUS=?"
 
 
-def test_a_full_queue_stops_nobody(
-    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_queue_stops_nobody(listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systemd, "PATIENCE", 0.01)
     path = str(tmp_path / "notify")
     listener.bind(path)
@@ -65,9 +65,7 @@ def test_a_full_queue_stops_nobody(
     assert not all(notify("READY=1", {SOCKET: path}) for _ in range(100_000))
 
 
-def test_the_environment_counts(
-    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_counts(listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "notify")
     listener.bind(path)
     monkeypatch.setenv(SOCKET, path)

@@ -28,6 +28,7 @@ from smtpfw.sasl import (
     CramMD5,
     IPasswordChecker,
     ISecretStore,
+    ITokenChecker,
     ServerInfo,
 )
 from smtpfw.sasl.users import UsersFile, make_secret
@@ -60,6 +61,14 @@ class Users:
 
     def get_secret(self, username: str) -> str | None:
         return SECRET if username == "tim" else None
+
+
+@implementer(ITokenChecker)
+class Tokens:
+    """Knows no token."""
+
+    def check_token(self, username: str, token: str) -> str:
+        raise AuthFailed
 
 
 class AuthTestCase(TestCase):
@@ -224,6 +233,14 @@ class Refusals(AuthTestCase):
             client = self.connect(HELLO, b"AUTH PLAIN\r\n")
             self.assertEqual(client.send(response + b"\r\n")[:9], answer, response[:9])
             self.assertEqual(client.send(b"NOOP\r\n"), b"250 2.0.0 OK\r\n")
+
+    def test_who_gives_up_after_the_verdict_waits_for_it_all_the_same(self) -> None:
+        client = self.connect(HELLO, auth=Auth(Tokens(), allow_insecure=True))
+        told = client.send(b"AUTH XOAUTH2 " + b64encode(b"user=tim\1auth=Bearer wrong\1\1") + b"\r\n")
+        self.assertTrue(told.startswith(b"334 ey"))
+        self.assertEqual(client.send(b"*\r\n"), b"")
+        self.clock.advance(2)
+        self.assertEqual(client.received()[:9], b"501 5.7.0")
 
     def test_long_lines(self) -> None:
         client = self.connect(HELLO)

@@ -42,7 +42,6 @@ BOUND = SASLContext(
     tls=True,
     channel_bindings=BINDINGS,
     peer_certificate="a certificate",
-    peer_certificate_verified=True,
 )
 
 INFO = ServerInfo(name="mx.test", tls=True, mechanisms=[mechanism.name for mechanism in STANDARD])

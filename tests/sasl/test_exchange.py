@@ -119,6 +119,17 @@ def test_a_fault_of_the_checker(make: MakeClient, name: str, way: str) -> None:
     assert_no_secret(caught.value)
 
 
+@pytest.mark.parametrize("way", ["value", "Deferred", "coroutine"])
+@pytest.mark.parametrize(("make", "name"), CLIENTS)
+def test_a_checker_that_was_cancelled_by_somebody_else(make: MakeClient, name: str, way: str) -> None:
+    # Its database has given up, say; the client is still there, and waits.
+    server, response = begin(make, name, Broken(CancelledError(PASSWORD, TOKEN), way))
+    with pytest.raises(AuthUnavailable) as caught:
+        step(server, response)
+    assert "CancelledError" in str(caught.value.__cause__)
+    assert_no_secret(caught.value)
+
+
 @pytest.mark.parametrize(("make", "name"), CLIENTS)
 @pytest.mark.parametrize("answer", [True, 1, b"tim", "", ("tim",)])
 def test_an_answer_that_is_none(make: MakeClient, name: str, answer: Any) -> None:

@@ -39,7 +39,6 @@ class TestExternal:
             CLEAR,
             replace(BOUND, tls=False),
             replace(BOUND, peer_certificate=None),
-            replace(BOUND, peer_certificate_verified=False),
         ],
     )
     def test_without_a_verified_certificate(self, context: Any) -> None:

@@ -122,7 +122,7 @@ class TLSClient:
         self.server: Any = factory.buildProtocol(PEER)
         protocol: Protocol = self.server
         if implicit:
-            wrapping = TLSMemoryBIOFactory(CONTEXT, False, factory)
+            wrapping = TLSMemoryBIOFactory(factory.tls or CONTEXT, False, factory)
             protocol = TLSMemoryBIOProtocol(wrapping, self.server)
         self.transport = TLSTransport(protocol)
         self._tls: SSL.Connection | None = None
@@ -137,9 +137,9 @@ class TLSClient:
         self.transport.clear()
         return received
 
-    def start_tls(self, pieces: int = 65536) -> None:
-        """Shake hands, sending at most so many octets at once."""
-        self._tls = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    def start_tls(self, pieces: int = 65536, context: SSL.Context | None = None) -> None:
+        """Shake hands, sending at most so many octets at once; ``context`` may hold a certificate of the client's."""
+        self._tls = SSL.Connection(context or SSL.Context(SSL.TLS_CLIENT_METHOD), None)
         self._tls.set_connect_state()
         for _ in range(4):
             try:
