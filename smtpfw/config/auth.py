@@ -11,7 +11,6 @@ checker of twisted.cred, looked up as Twisted's strcred does: ``file:PATH``,
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from twisted.cred import strcred
 from twisted.cred.credentials import IUsernamePassword
 from zope.interface.interface import InterfaceClass
 
+from smtpfw.config import names
 from smtpfw.config.settings import nearest
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import Auth
@@ -128,13 +128,9 @@ def _needs_of(checker: Any, mechanisms: Iterable[ISASLServerFactory]) -> set[Int
 
 def _python_checker(text: str, module_name: str, name: str, mechanisms: Iterable[ISASLServerFactory]) -> Any:
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise ConfigError(f"--auth {text}: {error}; --python-path DIR adds a folder to look in") from None
-    except AttributeError:
-        raise ConfigError(f"--auth {text}: {module_name} has no {name}") from None
+        found = names.find(module_name, name)
+    except ConfigError as error:
+        raise ConfigError(f"--auth {text}: {error}") from error.__cause__
     if _needs_of(found, (*STANDARD, *mechanisms)):
         return found
     return FunctionChecker(found) if callable(found) else found

@@ -11,7 +11,6 @@ each message itself. Built-in modules are imported when they are asked for.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any, cast
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from smtpfw.config import units
+from smtpfw.config import names, units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
@@ -28,13 +27,6 @@ from smtpfw.interfaces import IBackend, ISession
 from smtpfw.session import SessionBackend
 
 __all__ = ["BUILT_IN", "BuiltIn", "backend_from_string"]
-
-
-def _parse_yes_no(text: str) -> bool:
-    try:
-        return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
-    except KeyError:
-        raise ValueError(f"{text!r} is neither yes nor no") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +54,13 @@ BUILT_IN = {
         "handler:MODULE:FUNCTION[:whole=yes|no]",
         "smtpfw.backends.handler",
         "HandlerBackend",
-        {"whole": _parse_yes_no},
+        {"whole": units.parse_yes_no},
     ),
     "maildir": BuiltIn(
         "maildir:PATH[:eol=crlf|lf][:create=yes|no]",
         "smtpfw.backends.maildir",
         "MaildirBackend",
-        {"create": _parse_yes_no},
+        {"create": units.parse_yes_no},
     ),
     "memory": BuiltIn(
         "memory[:max_messages=N][:max_bytes=SIZE]",
@@ -89,24 +81,23 @@ def backend_from_string(text: str) -> IBackend:
         description = parse_description(text)
     except ConfigError as error:
         raise ConfigError(f"--backend {error}") from None
-    if "." in description.prefix:
-        return _python_backend(description)
-    built_in = BUILT_IN.get(description.prefix)
-    if built_in is None and description.positional and _is_module(description.prefix):
-        return _python_backend(description)
-    if built_in is None:
-        known = ", ".join(BUILT_IN)
-        near = nearest(description.prefix, BUILT_IN)
-        raise ConfigError(
-            f"--backend {text}: unknown backend {description.prefix!r}{near} (known are {known}; "
-            "your own is module:Name; --python-path DIR adds a folder to look in)"
-        )
-    return _built_in_backend(description, built_in)
+    try:
+        return _backend(description)
+    except ConfigError as error:
+        raise ConfigError(f"--backend {text}: {error}") from error.__cause__
 
 
-def _is_module(name: str) -> bool:
-    """Whether it is the name of a module that can be imported, one file in a folder of the path, say."""
-    return name.isidentifier() and importlib.util.find_spec(name) is not None
+def _backend(description: Description) -> IBackend:
+    prefix = description.prefix
+    built_in = BUILT_IN.get(prefix)
+    if built_in is not None:
+        return _built_in_backend(description, built_in)
+    if "." in prefix or (description.positional and names.is_module(prefix)):
+        return _python_backend(description)
+    raise ConfigError(
+        f"unknown backend {prefix!r}{nearest(prefix, BUILT_IN)} (known are {', '.join(BUILT_IN)}; "
+        "your own is module:Name; --python-path DIR adds a folder to look in)"
+    )
 
 
 def _built_in_backend(description: Description, built_in: BuiltIn) -> IBackend:
@@ -116,61 +107,41 @@ def _built_in_backend(description: Description, built_in: BuiltIn) -> IBackend:
         try:
             named[name] = built_in.parsers.get(name, str)(value)
         except ValueError as error:
-            raise ConfigError(f"--backend {description.text}: {name}: {error}") from None
+            raise ConfigError(f"{name}: {error}") from None
     positional: tuple[Any, ...] = description.positional
     if description.prefix == _HANDLER:
         positional = (_find_handler(description), *positional[2:])
-    return _call(description, maker, positional, named, built_in.usage)
+    return _call(maker, positional, named, built_in.usage)
 
 
 def _python_backend(description: Description) -> IBackend:
-    module_name, text = description.prefix, description.text
+    module_name = description.prefix
     if not description.positional or not description.positional[0]:
-        raise ConfigError(f"--backend {text}: say which class or function: {module_name}:Name")
+        raise ConfigError(f"say which class or function: {module_name}:Name")
     name, *arguments = description.positional
-    found = _find(text, module_name, name)
-    usage = f"{module_name}:{name}{_signature(found)}"
+    found = names.find(module_name, name)
+    usage = f"{module_name}:{name}{names.signature(found)}"
     if inspect.isclass(found) and ISession.implementedBy(found) and not IBackend.implementedBy(found):
         if arguments or description.named:
-            raise ConfigError(f"--backend {text}: a session class takes no arguments; write a backend to pass some")
+            raise ConfigError("a session class takes no arguments; write a backend to pass some")
         return SessionBackend(found)
     if not arguments and _is_handler(found):
         usage += f"; a function that takes each message is {_HANDLER}:{module_name}:{name}"
-    return _call(description, found, arguments, dict(description.named), usage)
+    return _call(found, arguments, dict(description.named), usage)
 
 
 def _find_handler(description: Description) -> Any:
-    text = description.text
     module_name, name, *_ = (*description.positional, "", "")
     if not (module_name and name):
-        raise ConfigError(f"--backend {text}: say which function: {_HANDLER}:package.module:function")
-    found = _find(text, module_name, name)
+        raise ConfigError(f"say which function: {_HANDLER}:package.module:function")
+    found = names.find(module_name, name)
     if found is None:
         # To the backend it means: throw away.
-        raise ConfigError(f"--backend {text}: {name} is None, and a handler a function")
+        raise ConfigError(f"{name} is None, and a handler a function")
     if inspect.isclass(found) or IBackend.providedBy(found):
         # Many a class can be called with two arguments, and would swallow all mail.
         kind = "class" if inspect.isclass(found) else "backend"
-        raise ConfigError(
-            f"--backend {text}: {name} is a {kind}, and a handler a function; a {kind} is written {module_name}:{name}"
-        )
-    return found
-
-
-def _find(text: str, module_name: str, name: str) -> Any:
-    """What a Python name stands for."""
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"--backend {text}: {error}; --python-path DIR adds a folder to look in") from None
-    except Exception as error:
-        raise ConfigError(f"--backend {text}: importing {module_name} failed: {_one_line(error)}") from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            names = [one for one in vars(found) if not one.startswith("_")]
-            raise ConfigError(f"--backend {text}: {module_name} has no {name}{nearest(part, names)}") from None
+        raise ConfigError(f"{name} is a {kind}, and a handler a function; a {kind} is written {module_name}:{name}")
     return found
 
 
@@ -182,46 +153,20 @@ def _is_handler(found: Any) -> bool:
     return sum(parameter.default is parameter.empty for parameter in parameters) == 2
 
 
-def _call(description: Description, maker: Any, arguments: Any, named: Mapping[str, object], usage: str) -> IBackend:
-    text = description.text
+def _call(maker: Any, arguments: Any, named: Mapping[str, object], usage: str) -> IBackend:
     if IBackend.providedBy(maker):
         # An instance that the module made itself, to be used as it is.
         return maker
     if not callable(maker):
-        raise ConfigError(f"--backend {text}: {type(maker).__name__} is neither a class nor a function nor a backend")
-    try:
-        # Asked beforehand: a TypeError out of the call itself could as well be a mistake inside.
-        inspect.signature(maker).bind(*arguments, **named)
-    except TypeError as error:
-        raise ConfigError(f"--backend {text}: {error}; it is written {usage}") from None
-    try:
-        backend = maker(*arguments, **named)
-    except ConfigError as error:
-        raise ConfigError(f"--backend {text}: {error}") from None
-    except Exception as error:
-        raise ConfigError(f"--backend {text}: {_one_line(error)}") from error
+        raise ConfigError(f"{type(maker).__name__} is neither a class nor a function nor a backend")
+    backend = names.make(maker, arguments, named, usage)
     if not callable(getattr(backend, "new_session", None)):
         raise ConfigError(
-            f"--backend {text}: {type(backend).__name__} is neither a session class (@implementer(ISession)) "
+            f"{type(backend).__name__} is neither a session class (@implementer(ISession)) "
             "nor a backend: it has no new_session(connection)"
         )
     try:
         verifyObject(IBackend, backend)
     except Invalid as error:
-        raise ConfigError(f"--backend {text}: {_one_line(error)}") from None
+        raise ConfigError(names.one_line(error)) from None
     return cast(IBackend, backend)
-
-
-def _signature(maker: Any) -> str:
-    try:
-        return str(inspect.signature(maker))
-    except (TypeError, ValueError):
-        return ""
-
-
-def _one_line(error: Exception) -> str:
-    """The error in one line, with its class unless the text is meant for the operator."""
-    text = " ".join(str(error).split())
-    if isinstance(error, (OSError, ValueError)) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

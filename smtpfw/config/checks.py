@@ -12,19 +12,17 @@ takes a backslash before each of its colons, as in an endpoint string.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from smtpfw import policies
-from smtpfw.config import units
-from smtpfw.config.backends import _is_module, _one_line, _parse_yes_no, _signature
+from smtpfw.config import names, units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
@@ -69,7 +67,7 @@ BUILT_IN = {
     "networks": BuiltInCheck(
         "networks:NETWORK[:NETWORK...][:except_authenticated=yes|no]",
         policies.AllowedNetworks,
-        {"except_authenticated": ("except_authenticated", _parse_yes_no)},
+        {"except_authenticated": ("except_authenticated", units.parse_yes_no)},
         rest="networks",
     ),
     "rate": BuiltInCheck(
@@ -105,16 +103,24 @@ def check_from_string(text: str, reactor: IReactorTime) -> ICheck:
     """
     try:
         description = parse_description(text)
-        built_in = BUILT_IN.get(description.prefix)
-        if built_in is not None:
-            return _built_in_check(description, built_in, reactor)
-        if "." in description.prefix or (description.positional and _is_module(description.prefix)):
-            return _python_check(description)
     except ConfigError as error:
         raise ConfigError(f"--checks {error}") from None
+    try:
+        return _check(description, reactor)
+    except ConfigError as error:
+        raise ConfigError(f"--checks {text}: {error}") from error.__cause__
+
+
+def _check(description: Description, reactor: IReactorTime) -> ICheck:
+    prefix = description.prefix
+    built_in = BUILT_IN.get(prefix)
+    if built_in is not None:
+        return _built_in_check(description, built_in, reactor)
+    if "." in prefix or (description.positional and names.is_module(prefix)):
+        return _python_check(description)
     raise ConfigError(
-        f"--checks {text}: unknown check {description.prefix!r}{nearest(description.prefix, BUILT_IN)} "
-        f"(known are {', '.join(BUILT_IN)}; your own is module:Name; --python-path DIR adds a folder to look in)"
+        f"unknown check {prefix!r}{nearest(prefix, BUILT_IN)} (known are {', '.join(BUILT_IN)}; "
+        "your own is module:Name; --python-path DIR adds a folder to look in)"
     )
 
 
@@ -125,28 +131,26 @@ def describe_check(check: ICheck) -> str:
 
 
 def _built_in_check(description: Description, built_in: BuiltInCheck, reactor: IReactorTime) -> ICheck:
-    text, usage = description.text, built_in.usage
+    usage = built_in.usage
     given: dict[str, object] = {"clock": reactor} if built_in.timed else {}
     if built_in.rest:
         given[built_in.rest] = [item for argument in description.positional for item in _parse_list(argument)]
     elif description.positional:
         lost = description.positional[0]
-        raise ConfigError(
-            f"{text}: {lost!r} has no name before it{_about_colons(description, usage)}; it is written {usage}"
-        )
+        raise ConfigError(f"{lost!r} has no name before it{_about_colons(description, usage)}; it is written {usage}")
     for name, value in description.named.items():
         if name not in built_in.arguments:
             near = nearest(name, built_in.arguments)
-            raise ConfigError(f"{text}: {description.prefix} takes no {name}={near} (it is written {usage})")
+            raise ConfigError(f"{description.prefix} takes no {name}={near} (it is written {usage})")
         parameter, parse = built_in.arguments[name]
         try:
             given[parameter] = parse(value)
         except ValueError as error:
-            raise ConfigError(f"{text}: {name}: {error}") from None
+            raise ConfigError(f"{name}: {error}") from None
     try:
         return built_in.make(**given)
     except ValueError as error:
-        raise ConfigError(f"{text}: {error}{_about_colons(description, usage)}; it is written {usage}") from None
+        raise ConfigError(f"{error}{_about_colons(description, usage)}; it is written {usage}") from None
 
 
 def _about_colons(description: Description, usage: str) -> str:
@@ -157,48 +161,25 @@ def _about_colons(description: Description, usage: str) -> str:
 
 
 def _python_check(description: Description) -> ICheck:
-    module_name, text = description.prefix, description.text
+    module_name = description.prefix
     if not description.positional or not description.positional[0]:
-        raise ConfigError(f"{text}: say which class or function: {module_name}:Name")
+        raise ConfigError(f"say which class or function: {module_name}:Name")
     name, *arguments = description.positional
-    found = _find(text, module_name, name)
+    found = names.find(module_name, name)
     if not isinstance(found, type) and ICheck.providedBy(found):
         if arguments or description.named:
-            raise ConfigError(f"{text}: {module_name}:{name} is a check already, and takes no arguments")
+            raise ConfigError(f"{module_name}:{name} is a check already, and takes no arguments")
         return found
     if not callable(found):
-        raise ConfigError(f"{text}: {type(found).__name__} is neither a class nor a function nor a check")
-    try:
-        # Asked beforehand: a TypeError out of the call itself could as well be a mistake inside.
-        inspect.signature(found).bind(*arguments, **description.named)
-    except TypeError as error:
-        raise ConfigError(f"{text}: {error}; it is written {module_name}:{name}{_signature(found)}") from None
-    try:
-        check = found(*arguments, **description.named)
-    except Exception as error:
-        raise ConfigError(f"{text}: {_one_line(error)}") from error
+        raise ConfigError(f"{type(found).__name__} is neither a class nor a function nor a check")
+    usage = f"{module_name}:{name}{names.signature(found)}"
+    check = names.make(found, arguments, description.named, usage)
     try:
         verifyObject(ICheck, check)
     except Invalid:
         if inspect.iscoroutine(check):
             check.close()
         raise ConfigError(
-            f"{text}: {type(check).__name__} is no check; subclass smtpfw.Check, or make a FunctionCheck"
+            f"{type(check).__name__} is no check; subclass smtpfw.Check, or make a FunctionCheck"
         ) from None
     return cast(ICheck, check)
-
-
-def _find(text: str, module_name: str, name: str) -> Any:
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{text}: {error}; --python-path DIR adds a folder to look in") from None
-    except Exception as error:
-        raise ConfigError(f"{text}: importing {module_name} failed: {_one_line(error)}") from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            names = [one for one in vars(found) if not one.startswith("_")]
-            raise ConfigError(f"{text}: {module_name} has no {name}{nearest(part, names)}") from None
-    return found

@@ -19,6 +19,7 @@ __all__ = [
     "parse_duration",
     "parse_rate",
     "parse_size",
+    "parse_yes_no",
 ]
 
 _SIZES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -95,6 +96,18 @@ def format_rate(count: int, seconds: int) -> str:
     time = _format(seconds, _DURATIONS)
     # "1m" is "m", but "10m" and "11m" stay.
     return f"{count}/{time[1:] if time[0] == '1' and not time[1].isdigit() else time}"
+
+
+def parse_yes_no(text: str) -> bool:
+    """
+    Read ``yes`` or ``no``, ``true`` or ``false``.
+
+    :raises ValueError: for any other word.
+    """
+    try:
+        return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither yes nor no") from None
 
 
 def _format(number: int | float, units: dict[str, int]) -> str:
