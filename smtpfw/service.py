@@ -23,13 +23,14 @@ from typing import Any, NoReturn, Protocol
 from twisted.application.service import IService, Service
 from twisted.internet import error
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from smtpfw.config import ServicePlan, make_plan
 from smtpfw.config.describing import describe_backend, describe_checks, describe_listening, describe_trial
 from smtpfw.config.listeners import bind_all, check_ports
+from smtpfw.config.logging import make_observer, make_protocol_log
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.config.systemd import notify
@@ -71,6 +72,7 @@ def makeService(options: ServerOptions) -> IService:
 
     try:
         plan = make_plan(options, reactor)
+        observer = make_observer(options, options.parent)
         factory = SMTPServerFactory(
             plan.backend,
             plan.config,
@@ -78,12 +80,13 @@ def makeService(options: ServerOptions) -> IService:
             extensions=plan.extensions,
             checks=plan.checks,
             reactor=reactor,
+            transcripts=make_protocol_log(options["protocol_log"], options.parent),
         )
         sockets = bind_all(plan.listeners, factory, reactor, plan.tls)
         check_ports(plan.config.protocol, sockets)
     except ConfigError as mistake:
         _give_up(str(mistake))
-    return SMTPService(plan, factory, sockets, reactor)
+    return SMTPService(plan, factory, sockets, reactor, observer=observer)
 
 
 class SMTPService(Service):
@@ -94,6 +97,7 @@ class SMTPService(Service):
     :param sockets: what :func:`~smtpfw.config.listeners.bind_all` made of the plan's listeners.
     :param set_signal_handler: as :func:`signal.signal`.
     :param exit_with: called with a status that the process shall end with, when it can't start.
+    :param observer: writes the log of the process; None for twistd's own.
     """
 
     _log = Logger()
@@ -106,6 +110,7 @@ class SMTPService(Service):
         reactor: Any,
         set_signal_handler: Callable[[int, Any], Any] = signal.signal,
         exit_with: Callable[[int], None] | None = None,
+        observer: ILogObserver | None = None,
     ) -> None:
         self.plan = plan
         self.sockets = sockets
@@ -113,11 +118,18 @@ class SMTPService(Service):
         self._reactor = reactor
         self._set_signal_handler = set_signal_handler
         self._exit_with = exit_with or _exit_with
+        self._observer = observer
         self._ports: list[Any] = []
         self._draining: Deferred[None] | None = None
         self._stopped: list[Deferred[None]] = []
         self._backend_stopped = False
         self._over = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become a part of twistd's Application, which is asked for an observer before the log begins."""
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """Start the backend, then accept connections. Our handlers of signals wait for the reactor to set its own."""

@@ -54,6 +54,12 @@ def _parse_profile(text: str) -> Profile:
         raise ValueError(f"{text!r} is none of {', '.join(PROFILES)}{nearest(text, PROFILES)}") from None
 
 
+def _parse_word(text: str, *words: str) -> str:
+    if text not in words:
+        raise ValueError(f"{text!r} is none of {', '.join(words)}{nearest(text, words)}")
+    return text
+
+
 def _parse_text(text: str) -> str:
     if not text:
         raise ValueError("it is empty")
@@ -90,6 +96,9 @@ CHECK = Kind("CHECK", _parse_text)
 WORDS = Kind("NAMES", _parse_text)
 CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
 CERTIFICATE_FILE = Kind("FILE", _parse_text)
+LOG_FORMAT = Kind("NAME", lambda text: _parse_word(text, "text", "json"))
+LOG_LEVEL = Kind("NAME", lambda text: _parse_word(text, "debug", "info", "warn", "error", "critical"))
+LOG_FILE = Kind("FILE", _parse_text)
 FOLDER = Kind("DIR", _parse_text)
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ServerConfig)}
@@ -226,6 +235,15 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("session_timeout", TIME, "for a whole connection", zero="no limit"),
         Setting("write_timeout", TIME, "for a client that does not read our replies", zero="no limit"),
         Setting("grace", TIME, "how long a stop waits for messages under way", given=30.0, zero="do not wait"),
+    ),
+    "What is logged": (
+        Setting("log_format", LOG_FORMAT, "how a line of the log looks: text, or json", given="text"),
+        Setting("log_level", LOG_LEVEL, "what is logged: info (each message too), warn, error, critical", given="info"),
+        Setting(
+            "protocol_log",
+            LOG_FILE,
+            "write down what is said on all connections, without secrets and messages, into this file, or to stderr",
+        ),
     ),
 }
 

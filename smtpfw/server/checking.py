@@ -65,18 +65,7 @@ class Checks:
         if not checks:
             return hook
 
-        def ask(*arguments: Any) -> Any:
-            for position, check in enumerate(checks):
-                answer = check(connection, *arguments)
-                if answer is None:
-                    continue
-                answer = settle(answer)
-                if isinstance(answer, Deferred):
-                    return _wait(answer, checks[position + 1 :], connection, hook, arguments)
-                _obey(answer)
-            return None if hook is None else hook(*arguments)
-
-        return ask
+        return _Asking(checks, connection, hook)
 
     def disconnected(self, connection: IConnection) -> None:
         """
@@ -94,17 +83,36 @@ class Checks:
             raise ExceptionGroup("checks that were told of the end of a connection", errors)
 
 
-async def _wait(
-    first: Deferred[Any], others: tuple[Hook, ...], connection: IConnection, hook: Hook | None, arguments: Any
-) -> Any:
-    _obey(await first)
-    for check in others:
-        answer = call_hook(check, connection, *arguments)
-        _obey(await answer if isinstance(answer, Deferred) else answer)
-    if hook is None:
-        return None
-    answer = call_hook(hook, *arguments)
-    return await answer if isinstance(answer, Deferred) else answer
+class _Asking:
+    """A hook with checks in front of it. Every connection has some, so it is an object without a dict or cells."""
+
+    __slots__ = ("_checks", "_connection", "_hook")
+
+    def __init__(self, checks: tuple[Hook, ...], connection: IConnection, hook: Hook | None) -> None:
+        self._checks = checks
+        self._connection = connection
+        self._hook = hook
+
+    def __call__(self, *arguments: Any) -> Any:
+        for position, check in enumerate(self._checks):
+            answer = check(self._connection, *arguments)
+            if answer is None:
+                continue
+            answer = settle(answer)
+            if isinstance(answer, Deferred):
+                return self._wait(answer, self._checks[position + 1 :], arguments)
+            _obey(answer)
+        return None if self._hook is None else self._hook(*arguments)
+
+    async def _wait(self, first: Deferred[Any], others: tuple[Hook, ...], arguments: Any) -> Any:
+        _obey(await first)
+        for check in others:
+            answer = call_hook(check, self._connection, *arguments)
+            _obey(await answer if isinstance(answer, Deferred) else answer)
+        if self._hook is None:
+            return None
+        answer = call_hook(self._hook, *arguments)
+        return await answer if isinstance(answer, Deferred) else answer
 
 
 def _obey(answer: Any) -> None:

@@ -29,16 +29,29 @@ if TYPE_CHECKING:
     from smtpfw.wire.transaction import Transaction
 
 
+_EMPTY: dict[Any, Any] = {}
+
+
 @implementer(IConnection)
 class Connection:
     """See :class:`~smtpfw.interfaces.IConnection`."""
 
-    __slots__ = ("_host", "_protocol", "context")
+    __slots__ = ("_context", "_host", "_protocol")
 
     def __init__(self, protocol: SMTPServerProtocol, host: SessionHost, context: Mapping[Any, Any] = {}) -> None:
         self._protocol = protocol
         self._host = host
-        self.context: dict[Any, Any] = dict(context)
+        self._context = dict(context) if context else None
+
+    @property
+    def context(self) -> dict[Any, Any]:
+        if self._context is None:
+            self._context = {}
+        return self._context
+
+    def context_so_far(self) -> dict[Any, Any]:
+        """A copy of it, which is not made where there is nothing in it."""
+        return dict(self._context) if self._context else _EMPTY
 
     @property
     def id(self) -> str:

@@ -5,40 +5,52 @@ Rule 1: an event is structured: every name in its format is a field, and the
 fields of this table have one meaning wherever they stand.
 
 =============== ======================================================================
+``event``       which one: the name of the method here
 ``connection``  the id of the connection
 ``transaction`` the id of the transaction, ``CONNECTION.N``: it stands in Received, too
 ``peer``        the client's address, ``192.0.2.1:54321``; ``unix`` for a Unix socket
 ``hello_name``  what the client calls itself
 ``tls``         version and cipher; empty on a clear line
-``identity``    who the client has authenticated as; empty if it has not
+``identity``    who the client has authenticated as, by ``mechanism``; empty if it has not
 ``sender``      the reverse-path; empty for the null sender
-``recipients``  a list of addresses
-``size``        octets of the message
+``recipients``  a list of addresses; ``to`` is the first, and how many others there are
+``size``        octets of the message, so far
 ``reply``       what the client was answered, in one line
 ``replies``     a list of them: LMTP has one for each recipient
 ``verb``        the command that was answered; empty if it was none that is known
-``duration``    seconds: of a transaction from MAIL to its answer, of a connection as a whole
-``reason``      how a connection ended, as in ``ISession.logout``
+``command``     the same with its argument, if that is no secret
+``duration``    seconds: of a transaction from MAIL on, of a connection as a whole
+``reason``      how a connection ended, as in ``ISession.logout``, or a message, as in ``ISession.reset``
 ``messages``    how many were accepted on a connection
 =============== ======================================================================
 
 Rule 2: what a client said in an exchange of AUTH is never in one, nor is a
 command that nobody knows: it may be half of such an exchange.
+
+Rule 3: nobody writes a line of his own: what may come from a client is
+printable. And a line stays short, however many recipients there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from smtpfw.tls import tls_state
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.transcript import printable, show_command
 
 if TYPE_CHECKING:
     from smtpfw.server.protocol import SMTPServerProtocol
     from smtpfw.wire.transaction import Transaction
+
+#: Characters of a command that are shown. A path has 256 at most, and the most of what stands behind it is no news.
+MAX_COMMAND = 320
+
+#: Different replies to one message that its line shows; the field ``replies`` has all.
+MAX_REPLIES = 3
 
 
 class EventLog:
@@ -55,6 +67,7 @@ class EventLog:
         """A client is there; under implicit TLS it has shaken hands."""
         self._log.info(
             "{connection}: connected from {peer}",
+            event="connected",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
             tls=_tls(protocol),
@@ -64,6 +77,7 @@ class EventLog:
         """It has gone."""
         self._log.info(
             "{connection}: disconnected ({reason}) after {duration:.3f} s, {messages} messages",
+            event="disconnected",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
             reason=reason,
@@ -75,9 +89,10 @@ class EventLog:
         """There will be no TLS with this client."""
         self._log.info(
             "{connection}: TLS handshake with {peer} failed: {reason}",
+            event="handshake_failed",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
-            reason=reason,
+            reason=printable(reason),
         )
 
     def authenticated(self, protocol: SMTPServerProtocol) -> None:
@@ -85,21 +100,33 @@ class EventLog:
         wire = protocol.wire
         self._log.info(
             "{connection}: {peer} authenticated as {identity} by {mechanism}",
+            event="authenticated",
             connection=wire.id,
             peer=protocol.peer_name,
-            identity=wire.identity,
+            hello_name=printable(wire.hello_name),
+            identity=printable(wire.identity),
             mechanism=wire.mechanism,
             tls=_tls(protocol),
         )
 
     def refused(self, protocol: SMTPServerProtocol, verb: bytes, reply: Reply) -> None:
-        """A command was refused."""
+        """A command was refused; or the connection itself, or a line that is no command: then ``verb`` is empty."""
+        wire = protocol.wire
+        command = show_command(verb, wire.argument, wire.dialect.verbs) if verb else ""
+        if len(command) > MAX_COMMAND:
+            command = f"{command[:MAX_COMMAND]}..."
+        transaction = wire.transaction
         self._log.info(
-            "{connection}: {peer} {verb} refused: {reply}",
-            connection=protocol.wire.id,
+            "{connection}: {peer} {command} refused: {reply}" if verb else "{connection}: {peer} refused: {reply}",
+            event="refused",
+            connection=wire.id,
+            transaction="" if transaction is None else transaction.id,
             peer=protocol.peer_name,
-            hello_name=protocol.wire.hello_name,
-            verb=verb.decode() or "unknown command",
+            hello_name=printable(wire.hello_name),
+            identity=printable(wire.identity),
+            sender="" if transaction is None else printable(str(transaction.sender)),
+            verb=verb.decode("ascii", "replace"),
+            command=command,
             reply=_line(reply),
         )
 
@@ -112,24 +139,46 @@ class EventLog:
         duration: float,
     ) -> None:
         """A message that was sent to its end has its answer, good or bad."""
-        wire = protocol.wire
         lines = [_line(reply) for reply in replies]
         self._log.info(
             "{transaction}: {peer} <{sender}> to {to}, {size} octets in {duration:.3f} s: {reply}",
-            connection=wire.id,
-            transaction=transaction.id,
-            peer=protocol.peer_name,
-            hello_name=wire.hello_name,
-            tls=_tls(protocol),
-            identity=wire.identity,
-            sender=str(transaction.sender),
-            recipients=[str(recipient.address) for recipient in transaction.recipients],
-            to=_short(transaction),
+            event="message",
+            **_envelope(protocol, transaction),
             size=size,
-            replies=lines,
-            reply="; ".join(dict.fromkeys(lines)),
             duration=duration,
+            replies=lines,
+            reply=lines[0] if len(lines) == 1 else _short(lines),
         )
+
+    def aborted(self, protocol: SMTPServerProtocol, reason: str, duration: float) -> None:
+        """The transaction under way is dropped, or its client has gone; told only if its message had begun."""
+        transaction, message = protocol.wire.transaction, protocol.wire.message
+        if transaction is None or message is None:
+            return
+        self._log.info(
+            "{transaction}: {peer} <{sender}> to {to}, aborted ({reason}) after {size} octets and {duration:.3f} s",
+            event="aborted",
+            **_envelope(protocol, transaction),
+            size=message.size,
+            duration=duration,
+            reason=reason,
+        )
+
+
+def _envelope(protocol: SMTPServerProtocol, transaction: Transaction) -> dict[str, Any]:
+    wire = protocol.wire
+    recipients = [printable(str(recipient.address)) for recipient in transaction.recipients]
+    return {
+        "connection": wire.id,
+        "transaction": transaction.id,
+        "peer": protocol.peer_name,
+        "hello_name": printable(wire.hello_name),
+        "tls": _tls(protocol),
+        "identity": printable(wire.identity),
+        "sender": printable(str(transaction.sender)),
+        "recipients": recipients,
+        "to": f"<{recipients[0]}>" + (f" and {len(recipients) - 1} more" if len(recipients) > 1 else ""),
+    }
 
 
 def _tls(protocol: SMTPServerProtocol) -> str:
@@ -142,6 +191,8 @@ def _line(reply: Reply) -> str:
     return reply.wire[:-2].decode("ascii").replace("\r\n", " / ")
 
 
-def _short(transaction: Transaction) -> str:
-    first, *others = transaction.recipients
-    return f"<{first.address}>" + (f" and {len(others)} more" if others else "")
+def _short(lines: list[str]) -> str:
+    """The different ones among some replies, in one line."""
+    different = list(dict.fromkeys(lines))
+    others = len(different) - MAX_REPLIES
+    return "; ".join(different[:MAX_REPLIES]) + (f"; and {others} others" if others > 0 else "")

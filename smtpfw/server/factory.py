@@ -23,6 +23,7 @@ from smtpfw.server.checking import Checks, standard_checks
 from smtpfw.server.events import EventLog
 from smtpfw.server.limits import ConnectionLimits
 from smtpfw.server.protocol import SMTPServerProtocol
+from smtpfw.server.transcripts import Transcripts
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.verbs import compile_dialect
@@ -52,6 +53,8 @@ class SMTPServerFactory(ServerFactory):
     :param reactor: for time limits; by default the global one.
     :param resolver: an ``IResolver`` for :meth:`IConnection.look_up_name`; by default that of the system's settings.
     :param log: where events go, and tracebacks.
+    :param transcripts: asked for each connection whether its dialog is written down, and where to; see
+        :data:`smtpfw.server.transcripts.Transcripts`. What may be secret is not in it.
     :raises ConfigError: if the extensions don't fit together.
 
     :ivar connections: the protocols that are connected, or whose session has not come to its end yet.
@@ -72,6 +75,7 @@ class SMTPServerFactory(ServerFactory):
         reactor: IReactorTime | None = None,
         resolver: Any = None,
         log: Logger = _log,
+        transcripts: Transcripts | None = None,
     ) -> None:
         if isinstance(backend, type) and ISession.implementedBy(backend):
             raise ConfigError(f"{backend.__name__} is a session class; give SessionBackend({backend.__name__})")
@@ -96,6 +100,7 @@ class SMTPServerFactory(ServerFactory):
         self.limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
         self.log = log
         self.events = EventLog(log)
+        self.transcripts = transcripts
         self.memory = MemoryBudget(config.max_memory_bytes)
         self._resolver = resolver
         self.connections: set[SMTPServerProtocol] = set()

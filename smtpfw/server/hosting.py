@@ -189,6 +189,11 @@ class SessionHost:
             self._waiting_for.cancel()
         self.leave()
 
+    @property
+    def storing(self) -> bool:
+        """Whether a message has come whole, and waits for the session's answer."""
+        return self._delivery.ended and self._delivery.reading
+
     def leave(self) -> None:
         """Say goodbye to the session, once it waits for nothing any more."""
         if self._waiting_for is not None or self._delivery.reading:
@@ -343,6 +348,10 @@ class SessionHost:
         return self._refusal(error)
 
     def reset(self, reason: str) -> None:
+        if reason != "refused":
+            # What was refused has had its answer, and an event of its own.
+            duration = self._factory.clock.seconds() - self._mail_began
+            self._factory.events.aborted(self._protocol, self._reason or reason, duration)
         if self._session is not None and self._reset is not None:
             notify(self._not_told, self._reset, reason)
 

@@ -35,6 +35,7 @@ from smtpfw.errors import ServiceNotAvailable, SMTPError
 from smtpfw.server.direct import can_send_at_once, send_at_once
 from smtpfw.server.hosting import SessionHost
 from smtpfw.server.timeouts import PhaseTimer
+from smtpfw.server.transcripts import begin_transcript
 from smtpfw.wire.phases import CLOSED, CONNECTED, REFUSED
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import ServerConnection
@@ -108,6 +109,8 @@ class SMTPServerProtocol(Protocol):
         peer = transport.getPeer()
         self.peer_host = _host_of(peer)
         self.peer_name = _join(self.peer_host, peer.port) if self.peer_host else "unix"
+        if self.factory.transcripts is not None:
+            begin_transcript(self, self.factory.transcripts)
         self._surplus = self.factory.limits.enter(self.peer_host)
         if ISSLTransport.providedBy(transport):
             # Implicit TLS: who never finishes the handshake never costs a session.
@@ -298,7 +301,7 @@ class SMTPServerProtocol(Protocol):
         """Say 421 as soon as nothing would be lost by it."""
         if self._closed:
             return
-        self._draining = True
+        self._draining = self.wire.draining = True
         if self.wire.idle or self.wire.phase is CONNECTED:
             self.shut_down()
 
@@ -307,10 +310,14 @@ class SMTPServerProtocol(Protocol):
         if self._closed:
             return
         self._reason = "shutdown"
+        if self._host.storing:
+            # Its answer is due; who is told 421 instead sends the message again (RFC 1047).
+            self._draining = self.wire.draining = True
+            return
         if self._handshaking:
             self.transport.abortConnection()
             return
-        self.wire.close(_SHUTTING_DOWN)
+        self.wire.part(_SHUTTING_DOWN)
         self._write()
         self._close()
 

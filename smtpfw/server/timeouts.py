@@ -71,18 +71,16 @@ class Deadline:
             self._expired()
 
 
-class PhaseTimer:
+class PhaseTimer(Deadline):
     """
-    The time limits of one connection.
+    The time limits of one connection: a deadline that is set anew for each phase.
 
     :param expired: called when the peer took too long.
     """
 
     __slots__ = (
         "_answers",
-        "_clock",
         "_config",
-        "_deadline",
         "_greeted",
         "_message",
         "_message_began",
@@ -91,9 +89,8 @@ class PhaseTimer:
     )
 
     def __init__(self, clock: IReactorTime, config: ServerConfig, expired: Callable[[], None]) -> None:
-        self._clock = clock
+        super().__init__(clock, expired)
         self._config = config
-        self._deadline = Deadline(clock, expired)
         self._session_began = self._greeted = clock.seconds()
         self._message: object = None
         self._message_began = 0.0
@@ -103,16 +100,16 @@ class PhaseTimer:
     def handshake(self) -> None:
         """TLS is being negotiated."""
         self._answers = -1
-        self._deadline.set(self._config.tls_handshake_timeout)
+        self.set(self._config.tls_handshake_timeout)
 
     def refused(self) -> None:
         """The client may only say QUIT."""
-        self._deadline.set(REFUSED_TIMEOUT)
+        self.set(REFUSED_TIMEOUT)
 
     def closing(self) -> None:
         """The peer has to read what it was sent."""
         self._answers = -1
-        self._deadline.set(self._config.write_timeout)
+        self.set(self._config.write_timeout)
 
     def greeted(self) -> None:
         """The client may introduce itself, from now on."""
@@ -136,7 +133,7 @@ class PhaseTimer:
             limits.append(self._session_began + config.session_timeout - self._clock.seconds())
         if config.greeting_timeout and not introduced:
             limits.append(self._greeted + config.greeting_timeout - self._clock.seconds())
-        self._deadline.set(max(min(limits), 0.001) if limits else 0.0)
+        self.set(max(min(limits), 0.001) if limits else 0.0)
 
     def message(self, message: object, octets: int, *, between_chunks: bool = False) -> None:
         """
@@ -162,14 +159,10 @@ class PhaseTimer:
         if config.min_data_rate:
             # The moment at which what has come would be too little.
             limits.append(self._message_began + max(RATE_GRACE, octets / config.min_data_rate) - now)
-        self._deadline.set(max(min(limits), 0.001) if limits else 0.0)
+        self.set(max(min(limits), 0.001) if limits else 0.0)
 
     def off(self) -> None:
         """It is our turn; the peer is not to blame for the time that passes."""
-        self._deadline.clear()
+        self.clear()
         if self._off_since < 0:
             self._off_since = self._clock.seconds()
-
-    def cancel(self) -> None:
-        """The connection is over."""
-        self._deadline.cancel()

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 from smtpfw.wire.config import ServerConfig
 
-SYNTAX, SEQUENCE, RECIPIENT, AUTHENTICATION = range(4)
+# A kind is named as its limit is.
+SYNTAX = "max_syntax_errors"
+SEQUENCE = "max_sequence_errors"
+RECIPIENT = "max_recipient_errors"
+AUTHENTICATION = "max_authentication_errors"
 
 _KIND_OF_CODE = {
     **dict.fromkeys((500, 501, 502, 504, 555), SYNTAX),
@@ -27,18 +31,13 @@ class ErrorBudget:
     :param config: has the limit of each kind; 0 for none.
     """
 
-    __slots__ = ("_counts", "_idle", "_limits", "_max_idle")
+    __slots__ = ("_config", "_counts", "_idle")
 
     def __init__(self, config: ServerConfig) -> None:
-        self._limits = (
-            config.max_syntax_errors,
-            config.max_sequence_errors,
-            config.max_recipient_errors,
-            config.max_authentication_errors,
-        )
-        self._counts = [0, 0, 0, 0]
+        self._config = config
+        # Most connections see no error.
+        self._counts: dict[str, int] | None = None
         self._idle = 0
-        self._max_idle = config.max_commands_without_mail
 
     def spend(self, verb: bytes, code: int) -> bool:
         """
@@ -54,13 +53,16 @@ class ErrorBudget:
                 # Our own trouble, or somebody's policy: no mistake of the peer.
                 return False
             kind = RECIPIENT
-        self._counts[kind] += 1
-        return 0 < self._limits[kind] <= self._counts[kind]
+        if self._counts is None:
+            self._counts = {}
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        limit: int = getattr(self._config, kind)
+        return 0 < limit <= count
 
     def spend_idle(self) -> bool:
         """Count a command that brings no message nearer; return whether it is one too many."""
         self._idle += 1
-        return 0 < self._max_idle < self._idle
+        return 0 < self._config.max_commands_without_mail < self._idle
 
     def mail_came(self) -> None:
         """A message was sent: the peer is here for mail."""

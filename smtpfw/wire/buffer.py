@@ -116,6 +116,9 @@ class ReceiveBuffer:
             raise BareNewline
         if b"\r" in line:
             raise BareNewline
+        if self._position == len(self._data):
+            # The segment must not be kept for as long as its peer is idle.
+            self.clear()
         return line
 
     def _skip(self) -> None:

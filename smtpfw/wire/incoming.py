@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from smtpfw.wire.server import ServerConnection
 
 
+class Receiver(Protocol):
+    """Takes octets that are no commands, until it gives the rest back."""
+
+    def receive(self, data: bytes) -> bytes | None:
+        """Take octets; None while there is more to come, else those behind the end, which are commands again."""
+
+
 class Decoder(Protocol):
     """What DATA's and BDAT's decoders have in common."""
 
@@ -67,7 +74,8 @@ class IncomingMessage:
             self.refuse(DataTooLarge())
         elif decoder.error is not None and self.error is None:
             self._fail(decoder.error())
-        return decoded if self.error is None else b""
+        # Neither who is told that it comes to nothing, nor who has refused it, is shown more.
+        return decoded if self.error is None and self.refusal is None else b""
 
     def refuse(self, error: SMTPError) -> None:
         """Refuse the message, while its octets go on coming."""
@@ -138,7 +146,7 @@ def end_message(connection: ServerConnection, data: bytes) -> Any:
     """The true end of the message, with its last octets: it is answered as the application answers it."""
     message = connection.message
     assert message is not None
-    connection.mail_came()
+    connection.outgoing.mail_came()
     answer = connection.application.judge_message(data) if message.error is None else None
     if answer is PENDING:
         return connection.ask(answer, lambda answer: _answer_message(connection, message, data, answer))
@@ -171,7 +179,8 @@ def _finish_message(connection: ServerConnection, message: IncomingMessage, outc
     if outcomes is None:
         reply = Reply.from_error(outcome) if isinstance(outcome, SMTPError) else outcome or OK_MESSAGE
         application.message_answered(transaction, message.size, (reply,))
-        return reply
+        connection.write_outcome(reply)
+        return None
     replies = outcomes.finish(outcome, override=message.error is not None)
     application.message_answered(transaction, message.size, replies)
     return None

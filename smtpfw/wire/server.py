@@ -6,7 +6,7 @@ Rule 1: what is asked may wait. Then commands wait in the buffer, and
 commands.
 
 Rule 2: whoever answers returns a reply or raises an SMTPError. One place
-counts them and gives them out, :meth:`ServerConnection.write`.
+counts them and gives them out, :mod:`smtpfw.wire.outgoing`.
 
 Rule 3: nothing here knows what a verb does, an extension, Twisted, or the time.
 """
@@ -14,36 +14,25 @@ Rule 3: nothing here knows what a verb does, an extension, Twisted, or the time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from smtpfw.errors import IdleTimeout, SMTPError, TooManyErrors
+from smtpfw.errors import IdleTimeout, SMTPError
 from smtpfw.wire.application import PENDING, Answer, Application, Outcome
-from smtpfw.wire.budget import ErrorBudget
-from smtpfw.wire.buffer import EndlessLine, LineError, LineOverLimit, ReceiveBuffer
-from smtpfw.wire.config import LMTP, SMTP, ServerConfig
+from smtpfw.wire.buffer import LineError, ReceiveBuffer
+from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Dialect, Offer
-from smtpfw.wire.incoming import IncomingMessage
+from smtpfw.wire.incoming import IncomingMessage, Receiver
 from smtpfw.wire.lines import Lines
 from smtpfw.wire.outcomes import Outcomes
+from smtpfw.wire.outgoing import MAX_REPLIES_DUE, Outgoing, greeting
 from smtpfw.wire.phases import CLOSED, CONNECTED, GREETED, READY, REFUSED
-from smtpfw.wire.replies import NO_ENHANCED_CODE, OK, Reply
+from smtpfw.wire.refusals import refuse_line, refuse_verb
+from smtpfw.wire.replies import OK, Reply
 from smtpfw.wire.transaction import Transaction
+from smtpfw.wire.transcript import Transcript
 
-
-class Receiver(Protocol):
-    """Takes octets that are no commands, until it gives the rest back."""
-
-    def receive(self, data: bytes) -> bytes | None:
-        """Take octets; None while there is more to come, else those behind the end, which are commands again."""
-
-
-#: Replies that are made at a time: a peer that sends commands and reads nothing gets no more, and one that sends many
-#: at once does not keep the others waiting. 1,000 recipients and their transaction take some turns.
-MAX_REPLIES_DUE = 250
-
-_BAD_COMMAND_LINE = Reply(500, "Command line is empty or begins with a space", (5, 5, 2))
-_TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
-_TOO_MANY_COMMANDS = Reply.from_error(TooManyErrors("Too many commands without mail, closing transmission channel"))
+#: What comes then is kept, or of no use any more.
+_DEAF = frozenset({CONNECTED, CLOSED})
 
 
 class ServerConnection:
@@ -67,7 +56,9 @@ class ServerConnection:
     :ivar message: the message under way, from DATA or the first BDAT to its answer.
     :ivar outcomes: those of the message under way, in LMTP.
     :ivar transactions: how many there have been.
-    :ivar verb: the last verb, in capitals; empty when it was none.
+    :ivar verb: the last verb, in capitals; empty when it was none that we know.
+    :ivar argument: the octets behind it and a space. Those of AUTH are secret.
+    :ivar outgoing: the replies.
     :ivar recipient_refused: whether a RCPT of this transaction was refused.
     :ivar waiting: whether an answer of the application is due.
     :ivar held: whether the application wants no more of the message for now.
@@ -75,25 +66,25 @@ class ServerConnection:
     :ivar finishing: whether nothing more is read; see :meth:`finish`.
     :ivar said_quit: whether the client has ended the dialog itself.
     :ivar running: whether the connection is at work, somewhere up the stack.
+    :ivar draining: the driver sets it when no transaction shall be begun any more; commands that were sent wait then.
     :ivar backlogged: whether commands wait only because their replies would be too many at once; see :meth:`go_on`.
     :ivar stalled: the driver sets it while the peer does not read its replies: no more of them are made, until
         :meth:`go_on` is called without it.
     """
 
     __slots__ = (
-        "_budget",
         "_buffer",
         "_lines",
-        "_no_mail",
-        "_out",
         "_proceed",
         "_table",
         "_tables",
         "application",
+        "argument",
         "backlogged",
         "config",
         "context",
         "dialect",
+        "draining",
         "end_of_input",
         "extended",
         "finishing",
@@ -105,6 +96,7 @@ class ServerConnection:
         "message",
         "offer",
         "outcomes",
+        "outgoing",
         "phase",
         "receiver",
         "recipient_refused",
@@ -127,33 +119,22 @@ class ServerConnection:
         self.id = id
         self.tls = tls
         self.context: dict[Any, Any] = {}
-        self.hello_name = ""
-        self.extended = False
-        self.identity = ""
-        self.mechanism = ""
+        self.hello_name = self.identity = self.mechanism = ""
+        self.verb = self.argument = b""
         self.offer: Offer = dialect.no_offer
         self.transaction: Transaction | None = None
         self.message: IncomingMessage | None = None
         self.outcomes: Outcomes | None = None
-        self.verb = b""
-        self.recipient_refused = False
-        self.waiting = False
-        self.held = False
+        self.receiver: Receiver | None = None
+        self.transactions = 0
+        self.extended = self.recipient_refused = self.said_quit = self.finishing = False
+        self.waiting = self.held = self.stalled = self.backlogged = self.running = self.end_of_input = False
+        self.draining = False
         self._buffer = ReceiveBuffer(config.profile.bare_lf_commands)
         limit = config.profile.max_command_line + dialect.extra_line_octets
         self._lines = Lines(self._buffer, limit, dialect.max_lines)
-        self._budget = ErrorBudget(config)
-        self._no_mail = dialect.no_mail
-        self.receiver: Receiver | None = None
-        self._out: list[bytes] = []
+        self.outgoing = Outgoing(config, application)
         self._proceed: Callable[[Outcome], Any] = _as_reply
-        self.transactions = 0
-        self.end_of_input = False
-        self.backlogged = False
-        self.stalled = False
-        self.finishing = False
-        self.said_quit = False
-        self.running = False
         self._choose_tables()
         self.phase = CONNECTED
         self._table = self._tables[CONNECTED]
@@ -166,19 +147,10 @@ class ServerConnection:
 
         :param error: refuse with it: 421 closes, any other code is sent as 554 (RFC 5321 section 3.1).
         """
-        if self.phase is CLOSED:
-            return
-        if error is not None and error.code == 421:
-            self.close(Reply.from_error(error))
-        elif error is not None:
-            self.enter(REFUSED)
-            enhanced_code = error.enhanced_code if error.enhanced_code.klass == 5 else (5, 0, 0)
-            self.write(Reply(554, error.message, enhanced_code))
-        else:
-            label = "LMTP" if self.config.protocol == LMTP else "ESMTP"
-            self.enter(GREETED)
-            self.write(Reply(220, f"{self.config.hostname} {label} {self.config.software}", NO_ENHANCED_CODE))
-        self._run()
+        if self.phase is not CLOSED:
+            self.enter(REFUSED if error else GREETED)
+            self.write(greeting(self.config, error))
+            self._run()
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the peer, and go on as far as possible."""
@@ -239,17 +211,26 @@ class ServerConnection:
 
     def data_to_send(self) -> bytes:
         """The replies that are due, in order; they are then no longer due."""
-        out = self._out
-        if not out:
-            return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
-        self._out = []
-        return data
+        return self.outgoing.take()
 
     @property
     def replies_due(self) -> bool:
         """Whether :meth:`data_to_send` has any."""
-        return bool(self._out)
+        return bool(self.outgoing.due)
+
+    @property
+    def tls_first(self) -> bool:
+        """Whether nothing but STARTTLS leads on."""
+        return self.config.require_tls and not self.tls
+
+    @property
+    def transcript(self) -> Transcript | None:
+        """Where the dialog is written down; None, as at first, for nowhere."""
+        return self.outgoing.transcript
+
+    @transcript.setter
+    def transcript(self, transcript: Transcript | None) -> None:
+        self.outgoing.transcript = transcript
 
     @property
     def buffered(self) -> int:
@@ -276,7 +257,13 @@ class ServerConnection:
 
     def time_out(self) -> None:
         """The peer took too long."""
-        self.close(Reply.from_error(IdleTimeout()))
+        self.part(Reply.from_error(IdleTimeout()))
+
+    def part(self, reply: Reply) -> None:
+        """Say goodbye for a reason of our own, which refuses nothing, and read nothing more."""
+        if self.phase is not CLOSED:
+            self.outgoing.say(reply)
+            self.enter(CLOSED)
 
     def close(self, reply: Reply | None = None) -> None:
         """Say why, if it can still be said, and read nothing more."""
@@ -288,6 +275,8 @@ class ServerConnection:
     def tls_started(self) -> None:
         """The handshake is done; the application makes a new session and calls :meth:`restart`."""
         self.tls = True
+        if self.transcript is not None:
+            self.transcript.note("TLS started")
         self._choose_tables()
 
     def restart(self) -> None:
@@ -309,8 +298,10 @@ class ServerConnection:
             return
         self.running = True
         try:
-            while self._may_receive:
-                if len(self._out) >= MAX_REPLIES_DUE:
+            while self.phase not in _DEAF and (not self.waiting or self._lines.wanted):
+                if self.draining and self.transaction is None:
+                    break
+                if len(self.outgoing.due) >= MAX_REPLIES_DUE:
                     self.backlogged = True
                     return
                 if self.receiver is not None:
@@ -324,17 +315,12 @@ class ServerConnection:
         finally:
             self.running = False
 
-    @property
-    def _may_receive(self) -> bool:
-        if self.phase is CLOSED or self.phase is CONNECTED:
-            return False
-        return not self.waiting or self._lines.wanted
-
     def _receive_octets(self, receiver: Receiver) -> bool:
         data = self._buffer.take()
         if not data:
             return False
-        rest = receiver.receive(data)
+        transcript = self.outgoing.transcript
+        rest = receiver.receive(data) if transcript is None else transcript.receive(receiver.receive, data)
         if rest is not None:
             if self.receiver is receiver:
                 self.receiver = None
@@ -346,27 +332,31 @@ class ServerConnection:
         try:
             line = self._lines.next()
         except LineError as error:
-            self._refuse_line(error)
+            refuse_line(self, self._lines, error)
             return True
         if line is None:
             return False
+        outgoing = self.outgoing
         if self._lines.wanted:
+            if outgoing.transcript is not None:
+                outgoing.transcript.response(line)
             self._lines.give(line)
             return True
         verb, _, argument = line.partition(b" ")
-        verb = verb.upper()
+        self.verb = verb = verb.upper()
+        self.argument = argument
+        if outgoing.transcript is not None:
+            outgoing.transcript.command(verb, argument)
         serve = self._table.get(verb)
         if serve is None:
-            self.verb = b""
-            self.write(self._refuse_verb(verb))
+            refuse_verb(self, verb)
             return True
-        self.verb = verb
-        if verb in self._no_mail and self._budget.spend_idle():
-            self.write(_TOO_MANY_COMMANDS)
+        if verb in self.dialect.no_mail and (refusal := outgoing.idle_command()):
+            self.write(refusal)
             return True
-        replies = len(self._out)
+        due = len(outgoing.due)
         result = self._guard(serve, self, argument)
-        if result is None and len(self._out) == replies and self.receiver is None and not self.waiting:
+        if result is None and len(outgoing.due) == due and self.receiver is None and not self.waiting:
             # A client that pipelines would take the next reply for this one's.
             result = self._guard(_no_answer, verb)
         self.settle(result)
@@ -396,27 +386,21 @@ class ServerConnection:
             self.settle(self.ask(self.application.wait(result), _as_reply))
 
     def write(self, reply: Reply) -> None:
-        """The one place that counts replies and gives them out."""
+        """Answer the command, once or more often; a refusal counts."""
         if reply.code >= 400:
             if self.verb == b"RCPT":
                 self.recipient_refused = True
-            self.application.refused(self.verb, reply)
-            if self._budget.spend(self.verb, reply.code):
-                reply = _TOO_MANY_ERRORS
-        self._out.append(reply.wire)
-        if reply.code == 421:
+            reply = self.outgoing.count(self.verb, reply)
+        if self.outgoing.say(reply):
+            self.enter(CLOSED)
+
+    def write_outcome(self, reply: Reply) -> None:
+        """Give out what became of a message; it is no mistake of the peer, whatever it says."""
+        if self.outgoing.say(reply):
             self.enter(CLOSED)
 
     def _choose_tables(self) -> None:
-        self._tables = self.dialect.tables[self._tls_first, self.extended]
-
-    def mail_came(self) -> None:
-        """A message was read to its end."""
-        self._budget.mail_came()
-
-    def write_outcome(self, reply: Reply) -> None:
-        """Give out what became of a message for one recipient; it is no mistake of the peer, whatever it says."""
-        self._out.append(reply.wire)
+        self._tables = self.dialect.tables[self.tls_first, self.extended]
 
     def enter(self, phase: str) -> None:
         """Go into another phase: what may be said changes with it."""
@@ -429,31 +413,8 @@ class ServerConnection:
             self._lines.want_none()
             self._buffer.clear()
             self.receiver = None
-
-    def _refuse_line(self, error: LineError) -> None:
-        if self._lines.wanted and isinstance(error, LineOverLimit):
-            self._lines.give(None)
-            return
-        self.verb = b""
-        if self.phase is REFUSED and not isinstance(error, EndlessLine):
-            self.write(self.dialect.out_of_phase[REFUSED])
-            return
-        reply, over = self._lines.refusal(error)
-        if over:
-            self.close(reply)
-        else:
-            self.write(reply)
-
-    @property
-    def _tls_first(self) -> bool:
-        return self.config.require_tls and not self.tls
-
-    def _refuse_verb(self, verb: bytes) -> Reply:
-        if not verb and self.phase is not REFUSED:
-            return _BAD_COMMAND_LINE
-        name = verb.decode("ascii", "replace")
-        nobody_left = self.recipient_refused and self.config.protocol == SMTP
-        return self.dialect.why_not(name, self.phase, self._tls_first, nobody_left)
+            if self.transcript is not None:
+                self.transcript.close()
 
     # -- what verbs are made of -------------------------------------------
 

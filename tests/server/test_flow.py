@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from smtpfw.body import HIGH_WATER
 from smtpfw.interfaces import IBody
 from smtpfw.testing import MemoryClient, RecordingBackend
-from smtpfw.wire.server import MAX_REPLIES_DUE
+from smtpfw.wire.outgoing import MAX_REPLIES_DUE
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE_OK, RCPT, RECIPIENT_OK, codes, greeted
 
 #: What Twisted reads from a socket at once.

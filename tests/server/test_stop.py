@@ -167,3 +167,21 @@ class Stop(TestCase):
         stopped = self.factory.stop(10)
         self.assertEqual(client.received(), SHUTDOWN)
         self.successResultOf(stopped)
+
+    def test_a_message_that_is_being_stored_is_answered(self) -> None:
+        commit: Deferred[None] = Deferred()
+        self.backend.answers["data"] = lambda body: commit
+        client = self.client(ENVELOPE, DATA, MESSAGE + DOT)
+        stopped = self.factory.stop(10)
+        self.clock.advance(10)
+        # Told 421, the client would send again what is stored already.
+        self.assertEqual(client.received(), b"")
+        commit.callback(None)
+        self.assertEqual(client.received(), MESSAGE_OK + SHUTDOWN)
+        self.successResultOf(stopped)
+
+    def test_the_next_transaction_is_not_begun(self) -> None:
+        client = self.client(ENVELOPE, DATA)
+        stopped = self.factory.stop(10)
+        self.assertEqual(client.send(MESSAGE + DOT + MAIL + RCPT + DATA), MESSAGE_OK + SHUTDOWN)
+        self.successResultOf(stopped)

@@ -19,10 +19,11 @@ from smtpfw.errors import SMTPError
 from smtpfw.extensions import STANDARD
 from smtpfw.wire.application import PENDING, Answer
 from smtpfw.wire.config import ServerConfig
+from smtpfw.wire.outgoing import MAX_REPLIES_DUE
 from smtpfw.wire.phases import CLOSED
 from smtpfw.wire.profiles import PROFILES
 from smtpfw.wire.replies import Reply
-from smtpfw.wire.server import MAX_REPLIES_DUE, ServerConnection
+from smtpfw.wire.server import ServerConnection
 from smtpfw.wire.transaction import Transaction
 from smtpfw.wire.verbs import compile_dialect
 
