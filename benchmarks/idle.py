@@ -42,7 +42,7 @@ WARM_UP = 50
 
 _NO_LIMITS = [
     word
-    for option in ("max-connections", "max-connections-per-address", "greeting-timeout", "command-timeout")
+    for option in ("max-connections", "max-connections-per-address")
     for word in (f"--{option}", "0")
 ]
 

@@ -133,12 +133,33 @@ class IdleTimeout(NamedSMTPError):
     message = "Timeout, closing transmission channel"
 
 
+class RateExceeded(NamedSMTPError):
+    """This client sends more often than it may; later it may again."""
+
+    code = 450
+    enhanced_code = EnhancedCode(4, 7, 1)
+    message = "Rate limit exceeded, try again later"
+
+
 class TryAgainLater(NamedSMTPError):
     """Something on our side is out of order for the moment."""
 
     code = 451
     enhanced_code = EnhancedCode(4, 3, 0)
     message = "Try again later"
+
+
+class ForwardingFailed(NamedSMTPError):
+    """
+    The next hop could not be asked: no connection, or a lost one.
+
+    Temporary, as RFC 5321 section 4.5.4.1 has it: whoever sends tries again. What a next hop has answered is passed on
+    as the :class:`SMTPError` that it is.
+    """
+
+    code = 451
+    enhanced_code = EnhancedCode(4, 4, 0)
+    message = "Forwarding failed, try again later"
 
 
 class InsufficientStorage(NamedSMTPError):
@@ -205,6 +226,14 @@ class AuthCancelled(NamedSMTPError):
     message = "Authentication cancelled"
 
 
+class AuthUnsupported(NamedSMTPError):
+    """Nobody can authenticate here (RFC 5321 section 4.2.4: 502 is for a command that is known and not served)."""
+
+    code = 502
+    enhanced_code = EnhancedCode(5, 5, 1)
+    message = "Authentication not supported"
+
+
 class BadSequence(NamedSMTPError):
     """A known command at the wrong moment."""
 
@@ -269,6 +298,14 @@ class RelayDenied(NamedSMTPError):
     message = "Relaying denied"
 
 
+class SenderDenied(NamedSMTPError):
+    """This sender may not send here."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 7, 1)
+    message = "Sender address denied"
+
+
 class MalformedLines(NamedSMTPError):
     """A bare CR or a bare LF in a text body, under the ``reject`` policy (RFC 5321 section 2.3.8)."""
 
@@ -299,6 +336,14 @@ class UnknownParameter(NamedSMTPError):
     code = 555
     enhanced_code = EnhancedCode(5, 5, 4)
     message = "Parameter not recognized or not implemented"
+
+
+class AddressDenied(NamedSMTPError):
+    """Clients from this address are not served (RFC 5321 section 3.1: 554 in the place of a greeting)."""
+
+    code = 554
+    enhanced_code = EnhancedCode(5, 7, 1)
+    message = "Access denied for your address"
 
 
 class TransactionFailed(NamedSMTPError):

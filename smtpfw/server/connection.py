@@ -90,8 +90,7 @@ class Connection:
 
     @property
     def tls(self) -> str:
-        state = self.tls_state
-        return "" if state is None else str(state)
+        return self._protocol.tls
 
     @property
     def tls_state(self) -> TLSState | None:

@@ -27,6 +27,7 @@ from smtpfw.server.status import StatusCollector
 from smtpfw.session import overridden
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
+from smtpfw.wire.incoming import finish_unheard
 from smtpfw.wire.replies import OK_MESSAGE
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ MAX_HEADER = 256 * 1024
 
 class Delivery:
     """
-    The messages of one connection, one at a time.
+    One message, from its first octets to its answer.
 
     :param host: calls hooks, and knows whether the client is still there.
+    :param session: whose message it is, whatever session is asked next.
+    :param judge: what is to be asked of the message before its end is given to the session; None for nothing.
 
     :ivar ended: whether the true end of the message has come, and it is the session's now.
     """
@@ -58,42 +61,28 @@ class Delivery:
         "_judge",
         "_protocol",
         "_reading",
+        "_session",
         "ended",
     )
 
-    def __init__(self, host: SessionHost, protocol: SMTPServerProtocol) -> None:
+    def __init__(
+        self, host: SessionHost, protocol: SMTPServerProtocol, session: ISession, judge: Callable[..., Any] | None
+    ) -> None:
         self._host = host
         self._protocol = protocol
-        self._hook: Callable[[IBody], Any] | None = None
-        self._judge: Callable[..., Any] | None = None
-        self._reading: Deferred[Any] | None = None
+        self._session = session
+        self._hook = self._choose_hook()
+        self._judge = judge
+        # What the session reads, and the hook while it waits; what it has answered, and whether the connection waits
+        # for that; what ended the message early; and what the checks get to see.
         self._body: MessageBody | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        if self._body is not None:
-            self._body.close()
-        # What the session reads; what it has answered; whether the connection waits for that; what ended the message
-        # early; and what the checks get to see.
-        self._body = None
+        self._reading: Deferred[Any] | None = None
         self._answer: Answer = PENDING
         self._awaited = False
         self._failure: Exception | None = None
-        self.ended = False
         self._header = bytearray()
         self._header_whole = False
-
-    def serve(self, session: ISession, judge: Callable[..., Any] | None) -> None:
-        """
-        Messages that begin from now on are for ``session``.
-
-        :param judge: what is to be asked of a message before its end is given to the session; None for nothing.
-        """
-        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(session):
-            self._hook = self._lmtp_hook(session)
-        else:
-            self._hook = overridden(session, "data")
-        self._judge = judge
+        self.ended = False
 
     @property
     def reading(self) -> bool:
@@ -106,14 +95,15 @@ class Delivery:
         """More of the message, and not its end."""
         if self._judge is not None:
             self._collect_header(data)
-        if self._body is not None:
-            if self._answer is PENDING:
-                self._body.append(data)
-        elif self._hook is not None:
+        if self._hook is None:
+            return
+        if self._body is None:
             body = self._begin_body(data)
             self._read(self._hook, body)
             if self._answer is not PENDING:
                 body.drop()
+        elif self._answer is PENDING:
+            self._body.append(data)
 
     def fail(self, error: Exception) -> None:
         """The message will not be whole."""
@@ -136,12 +126,11 @@ class Delivery:
 
     def end(self, data: bytes) -> Answer:
         """The last octets of the message; or nothing, if :meth:`fail` said why it is none."""
-        body = self._body
-        if body is None and self._hook is None:
-            self._forget()
-            return None
         self.ended = self._failure is None
-        if body is not None:
+        body = self._body
+        if self._hook is None:
+            self._answer = None
+        elif body is not None:
             if self._answer is PENDING:
                 body.append(data)
                 body.end()
@@ -149,7 +138,6 @@ class Delivery:
             # It never began to read: there is nothing to answer.
             self._answer = None
         else:
-            assert self._hook is not None
             body = self._begin_body(data)
             body.end()
             self._read(self._hook, body)
@@ -158,7 +146,7 @@ class Delivery:
         if answer is PENDING:
             self._awaited = True
         else:
-            self._forget()
+            self._done()
         return answer
 
     def gone(self, reason: str) -> None:
@@ -190,15 +178,35 @@ class Delivery:
         else:
             self._answer = answer
 
+    def _choose_hook(self) -> Callable[[IBody], Any] | None:
+        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(self._session):
+            return self._take_lmtp
+        hook: Callable[[IBody], Any] | None = overridden(self._session, "data")
+        return hook
+
+    def _take_lmtp(self, body: IBody) -> Any:
+        wire = self._protocol.wire
+        assert wire.transaction is not None and wire.outcomes is not None
+        outcomes = wire.outcomes
+
+        def tell(position: int, outcome: Any) -> None:
+            outcomes.set(position, self._host.outcome(outcome, OK_MESSAGE))
+            self._protocol.flush()
+
+        session: Any = self._session
+        return session.lmtp_data(body, StatusCollector(wire.transaction.recipients, tell))
+
     def _answered(self, answer: Outcome) -> None:
         """The data hook is done."""
         self._reading = None
         if self._host.gone:
-            if self._body is not None:
-                self._body.close()
+            self._close_body()
+            if self.ended:
+                # Nobody reads the answer; those who keep a log do.
+                finish_unheard(self._protocol.wire, answer)
             self._host.leave()
         elif self._awaited:
-            self._forget()
+            self._done()
             self._host.resume(answer)
         else:
             # The session has answered before the message is at its end; the rest of it is drained.
@@ -206,20 +214,14 @@ class Delivery:
             if self._body is not None:
                 self._body.drop()
 
-    def _lmtp_hook(self, session: Any) -> Callable[[IBody], Any]:
-        wire = self._protocol.wire
+    def _done(self) -> None:
+        """The message has its answer."""
+        self._close_body()
+        self._host.delivered()
 
-        def take(body: IBody) -> Any:
-            assert wire.transaction is not None and wire.outcomes is not None
-            outcomes = wire.outcomes
-
-            def tell(position: int, outcome: Any) -> None:
-                outcomes.set(position, self._host.outcome(outcome, OK_MESSAGE))
-                self._protocol.flush()
-
-            return session.lmtp_data(body, StatusCollector(wire.transaction.recipients, tell))
-
-        return take
+    def _close_body(self) -> None:
+        if self._body is not None:
+            self._body.close()
 
     def _collect_header(self, data: bytes) -> None:
         if self._header_whole:

@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from smtpfw.tls import tls_state
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.transcript import printable, show_command
 
@@ -70,7 +69,7 @@ class EventLog:
             event="connected",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
-            tls=_tls(protocol),
+            tls=protocol.tls,
         )
 
     def disconnected(self, protocol: SMTPServerProtocol, reason: str, duration: float, messages: int) -> None:
@@ -106,7 +105,7 @@ class EventLog:
             hello_name=printable(wire.hello_name),
             identity=printable(wire.identity),
             mechanism=wire.mechanism,
-            tls=_tls(protocol),
+            tls=protocol.tls,
         )
 
     def refused(self, protocol: SMTPServerProtocol, verb: bytes, reply: Reply) -> None:
@@ -173,17 +172,12 @@ def _envelope(protocol: SMTPServerProtocol, transaction: Transaction) -> dict[st
         "transaction": transaction.id,
         "peer": protocol.peer_name,
         "hello_name": printable(wire.hello_name),
-        "tls": _tls(protocol),
+        "tls": protocol.tls,
         "identity": printable(wire.identity),
         "sender": printable(str(transaction.sender)),
         "recipients": recipients,
         "to": f"<{recipients[0]}>" + (f" and {len(recipients) - 1} more" if len(recipients) > 1 else ""),
     }
-
-
-def _tls(protocol: SMTPServerProtocol) -> str:
-    state = tls_state(protocol.transport) if protocol.wire.tls else None
-    return "" if state is None else str(state)
 
 
 def _line(reply: Reply) -> str:

@@ -54,16 +54,37 @@ class SessionHost:
     :ivar gone: whether the client has gone.
     """
 
+    __slots__ = (
+        "_checks",
+        "_connect_due",
+        "_connection",
+        "_delivery",
+        "_factory",
+        "_first_context",
+        "_hello",
+        "_judge",
+        "_log",
+        "_mail",
+        "_mail_began",
+        "_name",
+        "_opened",
+        "_protocol",
+        "_rcpt",
+        "_reason",
+        "_session",
+        "_start",
+        "_verify",
+        "_waiting_for",
+        "gone",
+    )
+
     def __init__(self, protocol: SMTPServerProtocol) -> None:
         self._protocol = protocol
         self._factory = protocol.factory
         self._checks = protocol.factory.checks
         self._log = protocol.log
-        self._delivery = delivery = Delivery(self, protocol)
-        # What the connection says of a message, the delivery hears at once.
-        self.message_data, self.message_failed = delivery.data, delivery.fail
-        self.message_refusal = delivery.refusal
-        self.judge_message, self.message_end = delivery.judge, delivery.end
+        # The message under way.
+        self._delivery: Delivery | None = None
         self._connection = Connection(protocol, self)
         # What checks wrote into the context when the client connected, for sessions behind STARTTLS.
         self._first_context: dict[Any, Any] | None = None
@@ -71,7 +92,8 @@ class SessionHost:
         # The hook that a command waits for.
         self._waiting_for: Deferred[Any] | None = None
         self._opened: Callable[[SMTPError | None], None] | None = None
-        self._told = False
+        # Whether checks have been asked about the client, and not told of its end yet.
+        self._connect_due = False
         self._name: str | None = None
         self._mail_began = 0.0
         self.gone = False
@@ -83,6 +105,7 @@ class SessionHost:
         """Make a session; ``opened`` hears when it is there, or why not."""
         self._opened = opened
         if self._first_context is None:
+            self._connect_due = True
             make: Hook | None = self._checks.around("connect", self._connection, self._new_session)
         else:
             self._connection = Connection(self._protocol, self, self._first_context)
@@ -102,7 +125,7 @@ class SessionHost:
 
     def _new_session(self) -> Any:
         if self._first_context is None:
-            self._first_context = dict(self._connection.context)
+            self._first_context = self._connection.context_so_far()
         return self._factory.backend.new_session(self._connection)
 
     def _open(self, session: ISession) -> None:
@@ -133,8 +156,9 @@ class SessionHost:
             self._tell(error)
 
     def _tell(self, error: SMTPError | None) -> None:
-        assert self._opened is not None
-        self._opened(error)
+        opened, self._opened = self._opened, None
+        assert opened is not None
+        opened(error)
 
     def _serve(self, session: ISession) -> None:
         """Ask this session from now on."""
@@ -143,13 +167,13 @@ class SessionHost:
             return self._checks.around(stage, self._connection, hook)
 
         mail, rcpt = overridden(session, "mail"), overridden(session, "rcpt")
-        reset, logout = overridden(session, "reset"), session.logout
-        self._delivery.serve(session, checked("message", None))
+        for name in ("data", "reset", "logout"):  # asked for later, and missed now
+            getattr(session, name)
         self._hello = checked("hello", session.hello if IHelloSession.providedBy(session) else None)
         self._mail, self._rcpt = checked("mail", mail), checked("rcpt", rcpt)
         self._start = checked("data", None)
         self._verify = session.verify if IVerifySession.providedBy(session) else None
-        self._reset, self._logout = reset, logout
+        self._judge = checked("message", None)
         self._session = session
 
     def replace_session(self, session: ISession) -> None:
@@ -161,17 +185,16 @@ class SessionHost:
         before = self._session
         if before is None or session is before:
             raise RuntimeError("there is no other session to be replaced")
-        leave = self._logout
         try:
             self._serve(session)
         except AttributeError as error:
             raise TypeError(f"{session!r} is no session: {error}") from None
-        notify(self._not_told, leave, "replaced")
+        notify(self._not_told, before.logout, "replaced")
 
     def _log_out(self, reason: str) -> None:
         session, self._session = self._session, None
         if session is not None:
-            notify(self._not_told, self._logout, reason)
+            notify(self._not_told, session.logout, reason)
 
     def _not_told(self, failure: Failure) -> None:
         self._log.failure(
@@ -184,7 +207,8 @@ class SessionHost:
         """Nobody is there any more: end what can be ended, and let the rest come to its end."""
         self.gone = True
         self._reason = reason
-        self._delivery.gone(reason)
+        if self._delivery is not None:
+            self._delivery.gone(reason)
         if self._waiting_for is not None:
             self._waiting_for.cancel()
         self.leave()
@@ -192,19 +216,19 @@ class SessionHost:
     @property
     def storing(self) -> bool:
         """Whether a message has come whole, and waits for the session's answer."""
-        return self._delivery.ended and self._delivery.reading
+        return self._delivery is not None and self._delivery.ended and self._delivery.reading
 
     def leave(self) -> None:
         """Say goodbye to the session, once it waits for nothing any more."""
-        if self._waiting_for is not None or self._delivery.reading:
+        if self._waiting_for is not None or (self._delivery is not None and self._delivery.reading):
             return
         if self._session is not None:
-            if self._protocol.wire.transaction is not None and not self._delivery.ended:
+            if self._protocol.wire.transaction is not None:
                 # A dialog that ends with QUIT or by an error leaves its transaction as one whose client has gone.
                 self.reset(self._reason if self._reason in ("timeout", "shutdown") else "disconnected")
             self._log_out(self._reason)
-        if self._opened is not None and not self._told:
-            self._told = True
+        if self._connect_due:
+            self._connect_due = False
             notify(self._not_told, self._checks.disconnected, self._connection)
         self._protocol.left()
 
@@ -352,8 +376,9 @@ class SessionHost:
             # What was refused has had its answer, and an event of its own.
             duration = self._factory.clock.seconds() - self._mail_began
             self._factory.events.aborted(self._protocol, self._reason or reason, duration)
-        if self._session is not None and self._reset is not None:
-            notify(self._not_told, self._reset, reason)
+        hook = None if self._session is None else overridden(self._session, "reset")
+        if hook is not None:
+            notify(self._not_told, hook, reason)
 
     def can_start_tls(self) -> bool:
         get_context = getattr(self._protocol.factory.tls, "getContext", None)
@@ -375,6 +400,31 @@ class SessionHost:
         if self._factory.memory.short:
             return _NO_MEMORY
         return None if self._start is None else self.ask(OK, self._start)
+
+    def message_data(self, data: bytes) -> None:
+        self._message().data(data)
+
+    def message_failed(self, error: Exception) -> None:
+        self._message().fail(error)
+
+    def message_refusal(self) -> SMTPError | None:
+        return self._message().refusal()
+
+    def judge_message(self, data: bytes) -> Answer:
+        return None if self._judge is None else self._message().judge(data)
+
+    def message_end(self, data: bytes) -> Answer:
+        return self._message().end(data)
+
+    def _message(self) -> Delivery:
+        if self._delivery is None:
+            assert self._session is not None
+            self._delivery = Delivery(self, self._protocol, self._session, self._judge)
+        return self._delivery
+
+    def delivered(self) -> None:
+        """The message under way has its answer."""
+        self._delivery = None
 
     def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
         self._protocol.messages += any(reply.positive for reply in replies)

@@ -36,6 +36,7 @@ from smtpfw.server.direct import can_send_at_once, send_at_once
 from smtpfw.server.hosting import SessionHost
 from smtpfw.server.timeouts import PhaseTimer
 from smtpfw.server.transcripts import begin_transcript
+from smtpfw.tls import tls_state
 from smtpfw.wire.phases import CLOSED, CONNECTED, REFUSED
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import ServerConnection
@@ -78,8 +79,9 @@ class SMTPServerProtocol(Protocol):
         self._lingering: IDelayedCall | None = None
         #: The client's IP address as text; empty for a Unix socket.
         self.peer_host = ""
-        #: The client as the log names it.
-        self.peer_name = ""
+        self._peer_port = 0
+        #: Version and cipher; empty on a clear line.
+        self.tls = ""
         #: How many messages were accepted.
         self.messages = 0
         self._began = factory.clock.seconds()
@@ -96,6 +98,12 @@ class SMTPServerProtocol(Protocol):
         #: Why the connection ends, in the words of ISession.logout.
         self._reason = "disconnected"
 
+    @property
+    def peer_name(self) -> str:
+        """The client as the log names it."""
+        host = f"[{self.peer_host}]" if ":" in self.peer_host else self.peer_host
+        return f"{host}:{self._peer_port}" if host else "unix"
+
     # -- what Twisted calls -----------------------------------------------
 
     def connectionMade(self) -> None:
@@ -108,7 +116,7 @@ class SMTPServerProtocol(Protocol):
         self.factory.connections.add(self)
         peer = transport.getPeer()
         self.peer_host = _host_of(peer)
-        self.peer_name = _join(self.peer_host, peer.port) if self.peer_host else "unix"
+        self._peer_port = getattr(peer, "port", 0)
         if self.factory.transcripts is not None:
             begin_transcript(self, self.factory.transcripts)
         self._surplus = self.factory.limits.enter(self.peer_host)
@@ -120,6 +128,7 @@ class SMTPServerProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
+        self.tls = str(tls_state(self.transport) or "")
         self.wire.tls_started()
         self._timer.off()
         if self.wire.waiting:
@@ -393,10 +402,6 @@ def _host_of(peer: Any) -> str:
     host: str = getattr(peer, "host", None) or ""
     # An IPv4 client of a socket for both families: RFC 4291 section 2.5.5.2.
     return host.removeprefix("::ffff:") if "." in host else host
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _tls_reason(error: BaseException | None) -> str:

@@ -186,6 +186,12 @@ def _finish_message(connection: ServerConnection, message: IncomingMessage, outc
     return None
 
 
+def finish_unheard(connection: ServerConnection, outcome: Outcome) -> None:
+    """The session is done with a message whose peer has gone: nobody is told but those who keep a log."""
+    assert connection.message is not None
+    _finish_message(connection, connection.message, outcome)
+
+
 def drop_transaction(connection: ServerConnection, reason: str, proceed: Callable[[Outcome], Any]) -> Any:
     """End the transaction without its message, and go on when the session has let go of it."""
     if connection.transaction is None:

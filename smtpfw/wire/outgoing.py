@@ -25,6 +25,10 @@ _TOO_MANY_ERRORS = Reply.from_error(TooManyErrors())
 _TOO_MANY_COMMANDS = Reply.from_error(TooManyErrors("Too many commands without mail, closing transmission channel"))
 
 
+#: What is due on an idle connection: a list of its own would cost each of them. Nobody appends to it.
+_NOTHING: list[bytes] = []
+
+
 class Outgoing:
     """
     The replies of one connection.
@@ -41,7 +45,7 @@ class Outgoing:
     def __init__(self, config: ServerConfig, application: Application) -> None:
         self._application = application
         self._budget = ErrorBudget(config)
-        self.due: list[bytes] = []
+        self.due = _NOTHING
         self.transcript: Transcript | None = None
 
     def count(self, verb: bytes, reply: Reply) -> Reply:
@@ -56,7 +60,10 @@ class Outgoing:
 
     def say(self, reply: Reply) -> bool:
         """Give out a reply, whatever it says; return whether it was the last word: nothing follows 421."""
-        self.due.append(reply.wire)
+        if self.due:
+            self.due.append(reply.wire)
+        else:
+            self.due = [reply.wire]
         if self.transcript is not None:
             self.transcript.reply(reply.wire)
         return reply.code == 421
@@ -66,7 +73,7 @@ class Outgoing:
         due = self.due
         if not due:
             return b""
-        self.due = []
+        self.due = _NOTHING
         return due[0] if len(due) == 1 else b"".join(due)
 
     def idle_command(self) -> Reply | None:

@@ -45,7 +45,6 @@ class ServerConnection:
     :param id: names the connection; its transactions are ``id.1``, ``id.2`` ...
     :param tls: whether the line is encrypted from the start.
 
-    :ivar context: what extensions remember of the connection, each under a key of its own.
     :ivar phase: where we are, one of :mod:`smtpfw.wire.phases`.
     :ivar hello_name: what the client called itself.
     :ivar extended: whether it said EHLO.
@@ -74,6 +73,7 @@ class ServerConnection:
 
     __slots__ = (
         "_buffer",
+        "_context",
         "_lines",
         "_proceed",
         "_table",
@@ -82,7 +82,6 @@ class ServerConnection:
         "argument",
         "backlogged",
         "config",
-        "context",
         "dialect",
         "draining",
         "end_of_input",
@@ -118,7 +117,7 @@ class ServerConnection:
         self.application = application
         self.id = id
         self.tls = tls
-        self.context: dict[Any, Any] = {}
+        self._context: dict[Any, Any] | None = None
         self.hello_name = self.identity = self.mechanism = ""
         self.verb = self.argument = b""
         self.offer: Offer = dialect.no_offer
@@ -190,6 +189,13 @@ class ServerConnection:
     def take_no_line(self) -> None:
         """The verb does not wait for its line any more."""
         self._lines.want_none()
+
+    @property
+    def context(self) -> dict[Any, Any]:
+        """What extensions remember of the connection, each under a key of its own."""
+        if self._context is None:
+            self._context = {}
+        return self._context
 
     @property
     def wants_line(self) -> bool:
@@ -396,7 +402,7 @@ class ServerConnection:
 
     def write_outcome(self, reply: Reply) -> None:
         """Give out what became of a message; it is no mistake of the peer, whatever it says."""
-        if self.outgoing.say(reply):
+        if self.phase is not CLOSED and self.outgoing.say(reply):
             self.enter(CLOSED)
 
     def _choose_tables(self) -> None:

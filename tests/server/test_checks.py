@@ -15,6 +15,7 @@ from smtpfw.errors import ConfigError, RelayDenied
 from smtpfw.extensions import STANDARD, Auth, StartTLS
 from smtpfw.interfaces import IConnection
 from smtpfw.sasl.checkers import FunctionChecker
+from smtpfw.server.hosting import SessionHost
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.replies import Reply
@@ -348,7 +349,7 @@ class StartedTLS(Checked):
         self.backend.sessions[0].connection.context["said in clear"] = "x"
         # As if the handshake were over.
         client.protocol.wire.waiting = True
-        client.protocol.wire.application.start_tls = lambda: None
+        self.patch(SessionHost, "start_tls", lambda host: None)
         client.protocol.handshakeCompleted()
         self.assertEqual([event[0] for event in check.asked], ["connect", "hello"])
         self.assertEqual(len(self.backend.sessions), 2)
