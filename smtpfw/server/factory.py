@@ -20,6 +20,7 @@ from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
 from smtpfw.server.checking import Checks, standard_checks
+from smtpfw.server.deadlines import Alarms
 from smtpfw.server.events import EventLog
 from smtpfw.server.limits import ConnectionLimits
 from smtpfw.server.protocol import SMTPServerProtocol
@@ -59,6 +60,7 @@ class SMTPServerFactory(ServerFactory):
 
     :ivar connections: the protocols that are connected, or whose session has not come to its end yet.
     :ivar limits: counts the clients.
+    :ivar max_waiting: octets of a connection that wait for their turn before its client is paused.
     :ivar memory: counts the octets of messages in memory.
     """
 
@@ -88,7 +90,10 @@ class SMTPServerFactory(ServerFactory):
         self.backend = backend
         self.config = config
         self.tls = tls
+        # The other half may wait in the body of a message.
+        self.max_waiting = (config.max_buffered_bytes + 1) // 2
         self.clock = reactor
+        self.alarms = Alarms(reactor)
         served = (
             extension
             for extension in (STANDARD if extensions is None else extensions)

@@ -71,7 +71,7 @@ class SMTPServerProtocol(Protocol):
         self.log: Logger = factory.log
         self._host = SessionHost(self)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
-        self._timer = PhaseTimer(factory.clock, factory.config, self._timed_out)
+        self._timer = PhaseTimer(factory.alarms, factory.config, self._timed_out)
         # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn, the
         # end after our last word.
         self._group: IDelayedCall | None = None
@@ -84,10 +84,7 @@ class SMTPServerProtocol(Protocol):
         self.tls = ""
         #: How many messages were accepted.
         self.messages = 0
-        self._began = factory.clock.seconds()
         self._surplus: SMTPError | None = None
-        # The other half may wait in the body of a message.
-        self._max_buffered = (factory.config.max_buffered_bytes + 1) // 2
         self._direct = False
         self._answers = 0
         self._handshaking = False
@@ -171,7 +168,7 @@ class SMTPServerProtocol(Protocol):
         if self._handshaking:
             self.factory.events.handshake_failed(self, _tls_reason(reason.value))
         else:
-            duration = self.factory.clock.seconds() - self._began
+            duration = self._timer.session_duration
             self.factory.events.disconnected(self, self._reason, duration, self.messages)
         self._closed = True
         self.factory.limits.leave(self.peer_host)
@@ -258,7 +255,7 @@ class SMTPServerProtocol(Protocol):
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
-        pause = self.wire.stalled or 0 < self._max_buffered < self.wire.buffered
+        pause = self.wire.stalled or 0 < self.factory.max_waiting < self.wire.buffered
         if pause is not self._read_paused and not self._closed:
             self._read_paused = pause
             if pause:

@@ -1,16 +1,12 @@
 """
-How long a peer may take: one timer a connection, set anew for each phase.
-
-A timer that is moved at each command would cost more than the command. This
-one notes the new deadline, and looks at it only when the old one is reached.
+How long a peer may take: one deadline a connection, set anew for each phase.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-
+from smtpfw.server.deadlines import Alarms, Deadline
 from smtpfw.wire.config import ServerConfig
 
 #: Seconds before ``min_data_rate`` counts: a message begins slowly.
@@ -18,57 +14,6 @@ RATE_GRACE = 60.0
 
 #: Seconds for a client that was refused with 554 to say QUIT.
 REFUSED_TIMEOUT = 30.0
-
-
-class Deadline:
-    """
-    One moment, and what happens when it is reached.
-
-    :param clock: the reactor, or a clock of a test.
-    :param expired: called once for each deadline that is reached.
-    """
-
-    __slots__ = ("_at", "_call", "_clock", "_expired")
-
-    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
-        self._clock = clock
-        self._expired = expired
-        self._at = 0.0
-        self._call: IDelayedCall | None = None
-
-    def set(self, seconds: float) -> None:
-        """Reach it so many seconds from now; 0 for never."""
-        if not seconds:
-            self.clear()
-            return
-        now = self._clock.seconds()
-        self._at = now + seconds
-        if self._call is None:
-            self._call = self._clock.callLater(seconds, self._reached)
-        elif self._call.getTime() > self._at:
-            self._call.reset(seconds)
-
-    def clear(self) -> None:
-        """Forget it, and keep the delayed call for the next."""
-        self._at = 0.0
-
-    def cancel(self) -> None:
-        """Leave nothing behind."""
-        self._at = 0.0
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-
-    def _reached(self) -> None:
-        self._call = None
-        if not self._at:
-            return
-        left = self._at - self._clock.seconds()
-        if left > 0:
-            self._call = self._clock.callLater(left, self._reached)
-        else:
-            self._at = 0.0
-            self._expired()
 
 
 class PhaseTimer(Deadline):
@@ -88,14 +33,19 @@ class PhaseTimer(Deadline):
         "_session_began",
     )
 
-    def __init__(self, clock: IReactorTime, config: ServerConfig, expired: Callable[[], None]) -> None:
-        super().__init__(clock, expired)
+    def __init__(self, alarms: Alarms, config: ServerConfig, expired: Callable[[], None]) -> None:
+        super().__init__(alarms, expired)
         self._config = config
-        self._session_began = self._greeted = clock.seconds()
+        self._session_began = self._greeted = alarms.seconds()
         self._message: object = None
         self._message_began = 0.0
         self._off_since = -1.0
         self._answers = -1
+
+    @property
+    def session_duration(self) -> float:
+        """Seconds since the client has connected."""
+        return self._alarms.seconds() - self._session_began
 
     def handshake(self) -> None:
         """TLS is being negotiated."""
@@ -113,7 +63,7 @@ class PhaseTimer(Deadline):
 
     def greeted(self) -> None:
         """The client may introduce itself, from now on."""
-        self._greeted = self._clock.seconds()
+        self._greeted = self._alarms.seconds()
 
     def command(self, answers: int, *, introduced: bool = True) -> None:
         """
@@ -130,9 +80,9 @@ class PhaseTimer(Deadline):
         config = self._config
         limits = [config.command_timeout] if config.command_timeout else []
         if config.session_timeout:
-            limits.append(self._session_began + config.session_timeout - self._clock.seconds())
+            limits.append(self._session_began + config.session_timeout - self._alarms.seconds())
         if config.greeting_timeout and not introduced:
-            limits.append(self._greeted + config.greeting_timeout - self._clock.seconds())
+            limits.append(self._greeted + config.greeting_timeout - self._alarms.seconds())
         self.set(max(min(limits), 0.001) if limits else 0.0)
 
     def message(self, message: object, octets: int, *, between_chunks: bool = False) -> None:
@@ -144,7 +94,7 @@ class PhaseTimer(Deadline):
         :param between_chunks: whether the next thing is a command.
         """
         self._answers = -1
-        now = self._clock.seconds()
+        now = self._alarms.seconds()
         if message is not self._message:
             self._message = message
             self._message_began = now
@@ -165,4 +115,4 @@ class PhaseTimer(Deadline):
         """It is our turn; the peer is not to blame for the time that passes."""
         self.clear()
         if self._off_since < 0:
-            self._off_since = self._clock.seconds()
+            self._off_since = self._alarms.seconds()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpfw import SMTPError
 from smtpfw.interfaces import IBody
-from smtpfw.server.timeouts import REFUSED_TIMEOUT, Deadline
+from smtpfw.server.deadlines import Alarms, Deadline
+from smtpfw.server.timeouts import REFUSED_TIMEOUT
 from smtpfw.testing import MemoryClient, RecordingBackend
 from tests.server.helpers import (
     DATA,
@@ -267,7 +270,7 @@ class Deadlines(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.reached: list[float] = []
-        self.deadline = Deadline(self.clock, lambda: self.reached.append(self.clock.seconds()))
+        self.deadline = Deadline(Alarms(self.clock), lambda: self.reached.append(self.clock.seconds()))
 
     def test_later(self) -> None:
         self.deadline.set(10)
@@ -305,3 +308,74 @@ class Deadlines(TestCase):
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.deadline.cancel()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SharedDeadlines(TestCase):
+    """Many deadlines have one delayed call between them."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.alarms = Alarms(self.clock)
+        self.reached: list[int] = []
+
+    def deadline(self, number: int, seconds: float) -> Deadline:
+        deadline = Deadline(self.alarms, lambda: self.reached.append(number))
+        deadline.set(seconds)
+        return deadline
+
+    def test_each_in_its_turn(self) -> None:
+        for number, seconds in enumerate((5, 3, 9, 3)):
+            self.deadline(number, seconds)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.pump([1] * 10)
+        self.assertEqual(self.reached, [1, 3, 0, 2])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_that_fails_keeps_nobody_from_its_own(self) -> None:
+        Deadline(self.alarms, lambda: 1 // 0).set(1)
+        self.deadline(2, 1)
+        self.assertRaises(ZeroDivisionError, self.clock.advance, 1)
+        self.clock.advance(0)
+        self.assertEqual(self.reached, [2])
+
+    def test_one_that_sets_another_when_it_is_reached(self) -> None:
+        other = self.deadline(2, 100)
+        first = Deadline(self.alarms, lambda: other.set(1))
+        first.set(5)
+        self.clock.pump([1] * 6)
+        self.assertEqual(self.reached, [2])
+
+    def test_who_has_gone_is_forgotten(self) -> None:
+        stays = self.deadline(0, 1000)
+        for number in range(1, 10_000):
+            self.deadline(number, 500).cancel()
+        self.assertLess(len(self.alarms._queue), 200)
+        stays.cancel()
+        self.assertEqual((self.alarms._queue, self.clock.getDelayedCalls()), ([], []))
+
+    @given(
+        st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["set", "clear", "cancel", "wait"]), st.integers(1, 9)))
+    )
+    def test_as_if_each_had_a_call_of_its_own(self, steps: list[tuple[int, str, int]]) -> None:
+        clock, told, wanted = Clock(), [], {}
+        alarms = Alarms(clock)
+        deadlines = [
+            Deadline(alarms, lambda number=number: told.append((clock.seconds(), number))) for number in range(5)
+        ]
+        expected = []
+        for number, step, seconds in [*steps, (0, "wait", 20)]:
+            if step == "wait":
+                for _ in range(seconds):
+                    clock.advance(1)
+                    due = [one for one, at in wanted.items() if at == clock.seconds()]
+                    expected += [(clock.seconds(), one) for one in due]
+                    for one in due:
+                        del wanted[one]
+            elif step == "set":
+                deadlines[number].set(seconds)
+                wanted[number] = clock.seconds() + seconds
+            else:
+                getattr(deadlines[number], step)()
+                wanted.pop(number, None)
+        self.assertEqual(sorted(told), sorted(expected))
+        self.assertEqual(clock.getDelayedCalls(), [])
