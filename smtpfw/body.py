@@ -25,30 +25,10 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from smtpfw.interfaces import IBody
+from smtpfw.memory import MemoryBudget
 
 #: Octets that wait to be read before the peer is paused, by default.
 HIGH_WATER = 128 * 1024
-
-
-class MemoryBudget:
-    """
-    Octets of messages that are in memory: those that wait to be read, and those that a session has asked for whole.
-
-    :param limit: above it, memory is short; 0 for no limit.
-
-    :ivar held: how many there are.
-    """
-
-    __slots__ = ("_limit", "held")
-
-    def __init__(self, limit: int = 0) -> None:
-        self._limit = limit
-        self.held = 0
-
-    @property
-    def short(self) -> bool:
-        """Whether it is better not to begin another message."""
-        return 0 < self._limit <= self.held
 
 
 @implementer(IBody)
@@ -71,7 +51,7 @@ class MessageBody:
         self._hold = hold
         self._release = release
         self._high_water = high_water
-        self._memory = memory or MemoryBudget()
+        self.memory = memory or MemoryBudget()
         self._kept = 0
         self._chunks: deque[bytes] = deque()
         self._unread = 0
@@ -89,7 +69,7 @@ class MessageBody:
             self._chunks.append(data)
             self.size += len(data)
             self._unread += len(data)
-            self._memory.held += len(data)
+            self.memory.held += len(data)
             if 0 < self._high_water < self._unread and not self._holding:
                 self._holding = True
                 self._hold()
@@ -115,17 +95,17 @@ class MessageBody:
             self._wake()
 
     def drop(self) -> None:
-        """Nobody will read any more; what waits is forgotten, and the peer may go on."""
+        """Nobody will read any more: what waits is forgotten, what was read counts no more, and the peer may go on."""
         self._chunks.clear()
-        self._memory.held -= self._unread
-        self._unread = 0
+        self.memory.held -= self._unread + self._kept
+        self._unread = self._kept = 0
         self._let_go()
 
     def close(self) -> None:
         """The message has its answer: nothing of it counts any more."""
-        self._memory.held -= self._unread + self._kept
+        self.memory.held -= self._unread + self._kept
         # Whoever still reads must not have it counted twice.
-        self._memory = MemoryBudget()
+        self.memory = MemoryBudget()
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
@@ -155,7 +135,7 @@ class MessageBody:
             await self._more()
         chunk = self._chunks.popleft()
         self._unread -= len(chunk)
-        self._memory.held -= len(chunk)
+        self.memory.held -= len(chunk)
         if self._unread <= self._high_water // 2:
             self._let_go()
         return chunk
@@ -175,7 +155,7 @@ class MessageBody:
         async for chunk in self:
             chunks.append(chunk)
             self._kept += len(chunk)
-            self._memory.held += len(chunk)
+            self.memory.held += len(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def message(self) -> EmailMessage:

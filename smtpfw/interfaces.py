@@ -83,16 +83,21 @@ class IConnection(Interface):
         "What TLS has agreed on: version, cipher, the name the client asked for, its certificate; None on a clear line."
     )
     context: dict[Any, Any] = Attribute(
-        "Yours: whatever you want to remember for as long as the session lasts. What checks put there when the client "
-        "connected is there for the session behind STARTTLS, too; what came later in clear is not."
+        "Yours: whatever you want to remember for as long as the session lasts. The session behind STARTTLS gets a "
+        "copy of what checks had put there when the client connected, so keep values there that do not change."
     )
-    server: Any = Attribute("The factory that the connection belongs to; ``server.connections`` are all of them.")
+    server: Any = Attribute(
+        "The factory that the connection belongs to; ``server.connections`` are the protocols of all its connections."
+    )
     session: ISession = Attribute(
-        "The session that is asked. Set it, and from the next question on another one is; the one before gets "
-        "``logout('replaced')``. A message under way stays with the session that began to read it."
+        "The session that is asked; None while there is none yet. Set it between two transactions, and from the next "
+        "question on another one is asked; the one before gets ``logout('replaced')`` at once, within its own hook if "
+        "that has set it. Within a transaction it raises RuntimeError."
     )
     state: ConnectionState = Attribute("Names and addresses as they are now, in one value that does not change.")
-    talked_early: bool = Attribute("Whether the client has sent something before it was greeted.")
+    talked_early: bool = Attribute(
+        "Before the greeting: whether the client has sent something already; afterwards nobody knows, and it is False."
+    )
 
     def close() -> None:
         """Close the connection once what is being asked has been answered; nothing more is read."""
@@ -101,7 +106,7 @@ class IConnection(Interface):
         """
         Say that the client is not wanted, and close the connection.
 
-        :param error: what is said; by default 421 4.3.2. What is being asked is not answered in another way.
+        :param error: what is said, as it is; by default 421 4.3.2. What is being asked is not answered in another way.
         """
 
     def write_reply(reply: Reply) -> None:
@@ -115,8 +120,8 @@ class IConnection(Interface):
         """
         Awaitable: the client's next line as bytes, without its line end, not taken for a command.
 
-        :param limit: octets; a longer line is read to its end, and raises SMTPError 500 5.5.6.
-        :raises RuntimeError: if no hook is being asked, for then the next line is a command.
+        :param limit: octets, the line end included; a longer line is read to its end, and raises SMTPError 500 5.5.6.
+        :raises RuntimeError: if no command is being answered, for then the next line is one.
         """
 
     def pause(seconds: float) -> Any:
@@ -124,7 +129,7 @@ class IConnection(Interface):
 
     def look_up_name() -> Any:
         """
-        Awaitable: the name that DNS has for the client's address (a PTR record), once for each connection.
+        Awaitable: the name that DNS has for the client's address (a PTR record). It is remembered once it is known.
 
         :return: a text; empty when there is none, when it can't be had within 5 seconds, or for a Unix socket. Whoever
             owns the address chooses the name: it proves nothing.
@@ -170,7 +175,13 @@ class IBody(Interface):
 
 
 class IBackend(Interface):
-    """Where mail goes. One object serves all connections of its listeners."""
+    """
+    Where mail goes. One object serves all connections of its listeners.
+
+    It may have three more methods, which ``twistd smtpfw`` looks for by name: ``start()``, called before the first
+    client is served, and ``stop()``, after the last; both may return a Deferred, and a ``start`` that fails ends the
+    process. ``describe()`` gives lines for the log that tell where mail goes, and how durable it is there.
+    """
 
     honours: Collection[str] = Attribute(
         "Keywords of the extensions that this backend keeps the promises of (DSN, REQUIRETLS ...). An extension that "
@@ -225,7 +236,7 @@ class ISession(Interface):
         It cannot refuse, and nobody waits for what it returns.
 
         :param reason: ``rset``, ``ehlo``, ``starttls``, ``disconnected``, ``timeout``, ``refused`` (the message was
-            refused for its form, whatever ``data`` returned) or ``shutdown``.
+            refused for its form or by a check, whatever ``data`` returned) or ``shutdown``.
         """
 
     def logout(reason: str) -> Any:

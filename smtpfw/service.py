@@ -181,7 +181,8 @@ class SMTPService(Service):
             *describe_trial(self.plan, self.sockets),
         ):
             self._log.info("{line}", line=line)
-        notify(f"READY=1\nSTATUS=Listening on {len(self._ports)} sockets")
+        # Whoever is told so may send a signal at once: our handlers are there when the reactor runs.
+        self._reactor.callWhenRunning(notify, f"READY=1\nSTATUS=Listening on {len(self._ports)} sockets")
 
     def _cannot_start(self, failure: Failure) -> None:
         if isinstance(failure.value, (ConfigError, OSError)):

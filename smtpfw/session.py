@@ -1,7 +1,7 @@
 """
 Base classes for backends: every hook accepts, so an author writes only what differs.
 
-A hook that is not overridden is not called at all.
+A hook that is not overridden is not called at all, but for ``logout``.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ class ConnectionState:
     :ivar hello_name: what the client called itself; empty before.
     :ivar local: our own address.
     :ivar peer: the client's.
-    :ivar tls: None on a clear line.
+    :ivar tls_state: None on a clear line.
     """
 
     hello_name: str
     local: IAddress
     peer: IAddress
-    tls: TLSState | None
+    tls_state: TLSState | None

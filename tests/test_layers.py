@@ -29,6 +29,7 @@ LAYERS = (
     ("extensions",),
     ("sasl",),
     ("session", "check", "body", "hooks"),
+    ("memory",),
     ("interfaces",),
     ("state",),
     ("wire",),

@@ -22,7 +22,7 @@ _SHORTEST = len(b"Received:\r\n")
 @dataclass(frozen=True)
 class LoopLimit(Check):
     """
-    A message with more Received fields in its header gets 554 5.4.6.
+    A message with more than ``max_received`` Received fields in its header gets 554 5.4.6.
 
     :ivar max_received: RFC 5321 section 6.3 asks for at least 100; Postfix hopcount_limit 50, Exim
         received_headers_max 30.

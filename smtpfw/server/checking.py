@@ -13,13 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
 
 from smtpfw.check import STAGES, Check
 from smtpfw.errors import ConfigError, SMTPError
-from smtpfw.hooks import call_hook, settle
+from smtpfw.hooks import call_hook, notify, settle
 from smtpfw.interfaces import ICheck, IConnection
 from smtpfw.policies import EarlyTalkers, LoopLimit
+from smtpfw.server.connection import Connection
 from smtpfw.session import overridden
 from smtpfw.wire.profiles import Profile
 from smtpfw.wire.replies import Reply
@@ -30,14 +34,15 @@ Hook = Callable[..., Any]
 def standard_checks(checks: Iterable[ICheck], profile: Profile) -> tuple[ICheck, ...]:
     """
     The checks of a listener, with those that every server has: a client of the strict profile has to wait for the
-    greeting, and a message that goes round in circles is refused, by a :class:`LoopLimit` among ``checks`` if there is
-    one.
+    greeting, and a message that goes round in circles is refused. One of the same class among ``checks`` takes the
+    place of ours.
     """
     checks = tuple(checks)
-    early = (EarlyTalkers(profile.greeting_delay),) if profile.greeting_delay else ()
-    loops = () if any(isinstance(check, LoopLimit) for check in checks) else (LoopLimit(),)
-    # Who is refused anyway need not wait for the greeting.
-    return (*checks, *early, *loops)
+    ours: list[ICheck] = [LoopLimit()]
+    if profile.greeting_delay:
+        ours.append(EarlyTalkers(profile.greeting_delay))
+    # Behind the others: who is refused anyway need not wait for the greeting.
+    return (*checks, *(one for one in ours if not any(isinstance(check, type(one)) for check in checks)))
 
 
 class Checks:
@@ -51,10 +56,14 @@ class Checks:
         for check in checks:
             if isinstance(check, type) or not ICheck.providedBy(check):
                 raise ConfigError(f"{check!r} is no check; an instance of a subclass of smtpfw.Check is meant")
+            try:
+                verifyObject(ICheck, check)
+            except Invalid as error:
+                raise ConfigError(f"{check!r} is no check: {' '.join(str(error).split())}") from None
         self._hooks = {stage: _overridden(checks, stage) for stage in STAGES}
         self._disconnected = _overridden(checks, "disconnected")
 
-    def around(self, stage: str, connection: IConnection, hook: Hook | None) -> Hook | None:
+    def around(self, stage: str, connection: Connection, hook: Hook | None) -> Hook | None:
         """
         What is to be called in the place of ``hook``: the checks of a stage, and then ``hook`` with the same arguments.
 
@@ -67,20 +76,14 @@ class Checks:
 
         return _Asking(checks, connection, hook)
 
-    def disconnected(self, connection: IConnection) -> None:
+    def disconnected(self, connection: IConnection, failed: Callable[[Failure], Any]) -> None:
         """
         Tell all checks that the connection is over.
 
-        :raises ExceptionGroup: what some of them raised, when all have been told.
+        :param failed: called with what one of them raises.
         """
-        errors: list[Exception] = []
         for hook in self._disconnected:
-            try:
-                hook(connection)
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("checks that were told of the end of a connection", errors)
+            notify(failed, hook, connection)
 
 
 class _Asking:
@@ -88,7 +91,7 @@ class _Asking:
 
     __slots__ = ("_checks", "_connection", "_hook")
 
-    def __init__(self, checks: tuple[Hook, ...], connection: IConnection, hook: Hook | None) -> None:
+    def __init__(self, checks: tuple[Hook, ...], connection: Connection, hook: Hook | None) -> None:
         self._checks = checks
         self._connection = connection
         self._hook = hook
@@ -105,14 +108,20 @@ class _Asking:
         return None if self._hook is None else self._hook(*arguments)
 
     async def _wait(self, first: Deferred[Any], others: tuple[Hook, ...], arguments: Any) -> Any:
-        _obey(await first)
+        self._obey_unless_gone(await first)
         for check in others:
             answer = call_hook(check, self._connection, *arguments)
-            _obey(await answer if isinstance(answer, Deferred) else answer)
+            self._obey_unless_gone(await answer if isinstance(answer, Deferred) else answer)
         if self._hook is None:
             return None
         answer = call_hook(self._hook, *arguments)
         return await answer if isinstance(answer, Deferred) else answer
+
+    def _obey_unless_gone(self, answer: Any) -> None:
+        if self._connection.gone:
+            # A check that takes its cancellation for an answer lets nobody in.
+            raise CancelledError
+        _obey(answer)
 
 
 def _obey(answer: Any) -> None:

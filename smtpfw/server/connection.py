@@ -125,6 +125,11 @@ class Connection:
         return ConnectionState(self.hello_name, self.local, self.peer, self.tls_state)
 
     @property
+    def gone(self) -> bool:
+        """Whether the client has gone."""
+        return self._host.gone
+
+    @property
     def talked_early(self) -> bool:
         wire = self._protocol.wire
         return wire.phase is CONNECTED and wire.buffered > 0

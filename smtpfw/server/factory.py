@@ -15,10 +15,10 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
-from smtpfw.body import MemoryBudget
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
+from smtpfw.memory import MemoryBudget
 from smtpfw.server.checking import Checks, standard_checks
 from smtpfw.server.deadlines import Alarms
 from smtpfw.server.events import EventLog

@@ -166,14 +166,16 @@ class SessionHost:
         def checked(stage: str, hook: Hook | None) -> Hook | None:
             return self._checks.around(stage, self._connection, hook)
 
+        hello = session.hello if IHelloSession.providedBy(session) else None
+        verify = session.verify if IVerifySession.providedBy(session) else None
         mail, rcpt = overridden(session, "mail"), overridden(session, "rcpt")
-        for name in ("data", "reset", "logout"):  # asked for later, and missed now
+        for name in ("data", "reset", "logout"):
+            # They are looked for when they are needed; who lacks one is told now.
             getattr(session, name)
-        self._hello = checked("hello", session.hello if IHelloSession.providedBy(session) else None)
+        # Nothing of it holds before all of it is there.
+        self._hello, self._verify = checked("hello", hello), verify
         self._mail, self._rcpt = checked("mail", mail), checked("rcpt", rcpt)
-        self._start = checked("data", None)
-        self._verify = session.verify if IVerifySession.providedBy(session) else None
-        self._judge = checked("message", None)
+        self._start, self._judge = checked("data", None), checked("message", None)
         self._session = session
 
     def replace_session(self, session: ISession) -> None:
@@ -181,10 +183,14 @@ class SessionHost:
         Ask another session from the next question on.
 
         :raises TypeError: if it is none.
+        :raises RuntimeError: within a transaction.
         """
         before = self._session
         if before is None or session is before:
             raise RuntimeError("there is no other session to be replaced")
+        if self._protocol.wire.transaction is not None:
+            # The other one would be asked about recipients and messages that it has never heard of.
+            raise RuntimeError("a session can't be replaced within a transaction")
         try:
             self._serve(session)
         except AttributeError as error:
@@ -229,7 +235,7 @@ class SessionHost:
             self._log_out(self._reason)
         if self._connect_due:
             self._connect_due = False
-            notify(self._not_told, self._checks.disconnected, self._connection)
+            self._checks.disconnected(self._connection, self._not_told)
         self._protocol.left()
 
     # -- asking -----------------------------------------------------------
@@ -439,11 +445,8 @@ class SessionHost:
 
     # -- what sessions and checks may do -----------------------------------
 
-    def look_up_name(self) -> Any:
+    async def look_up_name(self) -> str:
         """See :meth:`IConnection.look_up_name`."""
-        return self._look_up_name()
-
-    async def _look_up_name(self) -> str:
         host = self._connection.peer_host
         if self._name is None:
             # Names are asked for by few, and what asks for them is large.

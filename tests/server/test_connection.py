@@ -12,11 +12,12 @@ from twisted.names import dns
 from twisted.names.error import DNSNameError, DNSServerError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from smtpfw import Reply, ServerConfig, Session, SMTPError, SMTPServerFactory
 from smtpfw.extensions import STANDARD
-from smtpfw.interfaces import IConnection
+from smtpfw.interfaces import IConnection, IHelloSession
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.testing.memory import HOST, PEER
 from smtpfw.wire.dialect import Extension
@@ -42,7 +43,7 @@ class Facts(Told):
     def test_state(self) -> None:
         _, connection = self.greet(HELLO)
         state = connection.state
-        self.assertEqual((state.hello_name, state.local, state.peer, state.tls), ("me", HOST, PEER, None))
+        self.assertEqual((state.hello_name, state.local, state.peer, state.tls_state), ("me", HOST, PEER, None))
         self.assertIs(connection.tls_state, None)
         self.assertEqual(connection.tls, "")
 
@@ -106,13 +107,26 @@ class Replaced(Told):
         client, _ = self.greet()
         self.assertEqual(codes(client.send(ENVELOPE)), [b"250", b"250", b"550"])
 
-    def test_a_message_under_way_stays_where_it_is(self) -> None:
-        client, connection = self.greet(ENVELOPE)
-        client.send(DATA)
-        client.send(MESSAGE)
-        connection.session = Session(connection)
+    def test_not_within_a_transaction(self) -> None:
+        client, connection = self.greet(HELLO)
+        for said in (MAIL, RCPT, DATA, MESSAGE):
+            client.send(said)
+            with self.assertRaises(RuntimeError):
+                connection.session = Session(connection)
         self.assertTrue(client.send(DOT).startswith(b"250"))
         self.assertEqual(self.backend.messages[0].body, MESSAGE)
+        connection.session = Session(connection)
+
+    def test_one_that_is_half_a_session_takes_nothing_over(self) -> None:
+        @implementer(IHelloSession)
+        class Half(Session):
+            pass
+
+        client, connection = self.greet(HELLO)
+        with self.assertRaises(TypeError):
+            connection.session = Half(connection)
+        client.send(ENVELOPE + DATA + MESSAGE + DOT)
+        self.assertEqual(len(self.backend.messages), 1)
 
     def test_what_is_no_session(self) -> None:
         client, connection = self.greet(HELLO)

@@ -12,8 +12,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpfw import Session, SessionBackend
-from smtpfw.body import MemoryBudget
+from smtpfw.backends.memory import MemoryBackend
+from smtpfw.backends.mux import MuxBackend
 from smtpfw.interfaces import IBody
+from smtpfw.memory import MemoryBudget
 from smtpfw.server.limits import ConnectionLimits
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.config import LMTP
@@ -166,6 +168,39 @@ class Memory(TestCase):
         client.send(DATA + MESSAGE + DOT)
         client.disconnect()
         self.assertEqual(factory.memory.held, len(MESSAGE))
+
+    def test_a_message_that_was_refused_in_the_middle(self) -> None:
+        async def whole(body: IBody) -> None:
+            await body.read()
+
+        for settings, end in (
+            ({"max_message_bytes": 1000}, lambda client: client.disconnect()),
+            ({"max_message_bytes": 1000, "max_discarded_bytes": 100}, lambda client: client.send(b"y" * 998 + b"\r\n")),
+        ):
+            factory = make_factory(RecordingBackend(data=whole), **settings)
+            client = self.sender(factory)
+            client.send(DATA)
+            client.send(b"x" * 898 + b"\r\n")
+            self.assertEqual(factory.memory.held, 900)
+            client.send(b"x" * 198 + b"\r\n")
+            self.assertEqual(factory.memory.held, 0)
+            end(client)
+            self.assertTrue(client.closed)
+            self.assertEqual((factory.memory.held, factory.connections), (0, set()))
+
+    def test_behind_a_mux_as_well(self) -> None:
+        async def whole(body: IBody) -> None:
+            await body.read()
+
+        one, other = RecordingBackend(data=whole), MemoryBackend()
+        factory = make_factory(MuxBackend({"one.test": one, "two.test": other, "postmaster": one}))
+        client = MemoryClient.of(factory)
+        client.send(HELLO + MAIL + b"RCPT TO:<a@one.test>\r\nRCPT TO:<b@two.test>\r\n" + DATA)
+        client.send(b"x" * 998 + b"\r\n")
+        # The memory backend takes chunk after chunk, and has a limit of its own.
+        self.assertEqual(factory.memory.held, 1000)
+        self.assertEqual(codes(client.send(DOT))[-1], b"250")
+        self.assertEqual(factory.memory.held, 0)
 
     def test_a_message_read_after_its_answer_counts_no_more(self) -> None:
         bodies: list[IBody] = []

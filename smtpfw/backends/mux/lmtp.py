@@ -20,6 +20,7 @@ from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.tee import Leg, Tee
 from smtpfw.errors import SMTPError, TryAgainLater
 from smtpfw.interfaces import IBody, ILMTPSession, IStatusCollector
+from smtpfw.memory import MemoryBudget
 from smtpfw.wire.grammar import Address
 
 __all__ = ["deliver_each", "lmtp_hook"]
@@ -41,14 +42,14 @@ async def deliver_each(targets: Iterable[Target], body: IBody, status: IStatusCo
     :raises TryAgainLater: when a target has failed; that is for recipients whose status could not be set.
     """
     gate = Gate()
-    tee = Tee(gate, [_leg(gate, target, status) for target in targets])
+    tee = Tee(gate, [_leg(gate, target, status, getattr(body, "memory", None)) for target in targets])
     await tee.feed(body)
     await tee.end(tee.legs)
     if any(leg.error is not None for leg in tee.legs):
         raise TryAgainLater
 
 
-def _leg(gate: Gate, target: Target, status: IStatusCollector) -> Leg:
+def _leg(gate: Gate, target: Target, status: IStatusCollector, memory: MemoryBudget | None) -> Leg:
     assert target.transaction is not None
     share = _Share([recipient.address for recipient in target.transaction.recipients], status)
 
@@ -59,7 +60,7 @@ def _leg(gate: Gate, target: Target, status: IStatusCollector) -> Leg:
             # A fault is in the log already.
             share.set_rest(leg.error if isinstance(leg.error, SMTPError) else TryAgainLater())
 
-    return Leg(gate, accepted, lmtp_hook(target, share), answer)
+    return Leg(gate, accepted, lmtp_hook(target, share), memory, answer)
 
 
 @implementer(IStatusCollector)

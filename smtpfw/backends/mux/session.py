@@ -94,7 +94,7 @@ class MuxSession:
             return targets[0].hook("data")(body)
         if sum(not target.revocable for target in targets) > 1:
             raise TryAgainLater  # a target has had its session replaced by another kind since RCPT
-        return TwoPhaseDelivery(targets, self._transaction().id).run(body)
+        return TwoPhaseDelivery(targets, self._transaction().id, getattr(body, "memory", None)).run(body)
 
     def lmtp_data(self, body: IBody, status: IStatusCollector) -> Any:
         """The message, by the rules of :mod:`~smtpfw.backends.mux.lmtp`."""

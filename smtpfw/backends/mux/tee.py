@@ -21,6 +21,7 @@ from smtpfw.backends.mux.calls import Call, Gate, Hook
 from smtpfw.body import MessageBody
 from smtpfw.errors import DataReset
 from smtpfw.interfaces import IBody
+from smtpfw.memory import MemoryBudget
 
 __all__ = ["HIGH_WATER", "Leg", "Tee", "ended"]
 
@@ -33,14 +34,20 @@ class Leg(Call):
     A hook that reads the message.
 
     :param hook: called with the body.
+    :param memory: counts what it keeps; that of the body that it is fed from.
     :param on_end: called when it has answered.
     """
 
     def __init__(
-        self, gate: Gate, judge: Callable[[Any], Any], hook: Hook, on_end: Callable[[Leg], None] | None = None
+        self,
+        gate: Gate,
+        judge: Callable[[Any], Any],
+        hook: Hook,
+        memory: MemoryBudget | None,
+        on_end: Callable[[Leg], None] | None = None,
     ) -> None:
         super().__init__(gate, judge)
-        self.body = MessageBody(gate.changed, gate.changed, HIGH_WATER)
+        self.body = MessageBody(gate.changed, gate.changed, HIGH_WATER, memory)
         self._hook = hook
         self._on_end = on_end
 

@@ -25,6 +25,7 @@ from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.tee import Leg, Tee, ended
 from smtpfw.errors import SMTPError, TryAgainLater
 from smtpfw.interfaces import IBody, IPrepared
+from smtpfw.memory import MemoryBudget
 from smtpfw.wire.replies import Reply
 
 __all__ = ["TwoPhaseDelivery"]
@@ -34,11 +35,12 @@ class TwoPhaseDelivery:
     """
     :param targets: those of one message, at least two; at most one is not revocable.
     :param id: of the transaction, for the log.
+    :param memory: counts what the targets keep of the message.
     """
 
     _log = Logger()
 
-    def __init__(self, targets: Iterable[Target], id: str) -> None:
+    def __init__(self, targets: Iterable[Target], id: str, memory: MemoryBudget | None) -> None:
         self._id = id
         self._gate = Gate()
         self._revocable: list[Leg] = []
@@ -46,10 +48,10 @@ class TwoPhaseDelivery:
         legs = []
         for target in targets:
             if target.revocable:
-                leg = Leg(self._gate, _as_prepared, target.hook("prepare"))
+                leg = Leg(self._gate, _as_prepared, target.hook("prepare"), memory)
                 self._revocable.append(leg)
             else:
-                leg = self._last = Leg(self._gate, accepted, target.hook("data"))
+                leg = self._last = Leg(self._gate, accepted, target.hook("data"), memory)
                 self._last_target = target
             legs.append(leg)
         self._tee = Tee(self._gate, legs)
