@@ -1,10 +1,10 @@
 """An SMTP and LMTP framework for Twisted: servers and clients whose behaviour is yours to plug in."""
 
 from smtpfw.check import Check, FunctionCheck
+from smtpfw.codes import ReplyCode
 from smtpfw.errors import EnhancedCode, SMTPError
 from smtpfw.server import SMTPServerFactory
 from smtpfw.session import Session, SessionBackend
-from smtpfw.wire.codes import ReplyCode
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.replies import Reply

@@ -30,6 +30,13 @@ from smtpfw.memory import MemoryBudget
 #: Octets that wait to be read before the peer is paused, by default.
 HIGH_WATER = 128 * 1024
 
+#: Where more chunks than a few wait, one that is small is made longer by the next.
+FEW = 16
+SMALL = 1024
+
+#: Pieces of a message that is read whole before they are joined.
+MAX_CHUNKS = 4096
+
 
 @implementer(IBody)
 class MessageBody:
@@ -66,7 +73,11 @@ class MessageBody:
     def append(self, data: bytes) -> None:
         """More octets have come."""
         if self._error is None and data:
-            self._chunks.append(data)
+            if len(self._chunks) > FEW and len(self._chunks[-1]) < SMALL:
+                # Each chunk costs some 50 octets beside its own.
+                self._chunks[-1] += data
+            else:
+                self._chunks.append(data)
             self.size += len(data)
             self._unread += len(data)
             self.memory.held += len(data)
@@ -152,10 +163,17 @@ class MessageBody:
     async def read(self) -> bytes:
         """See :meth:`IBody.read`."""
         chunks: list[bytes] = []
-        async for chunk in self:
-            chunks.append(chunk)
-            self._kept += len(chunk)
-            self.memory.held += len(chunk)
+        try:
+            async for chunk in self:
+                chunks.append(chunk)
+                self._kept += len(chunk)
+                self.memory.held += len(chunk)
+                if len(chunks) > MAX_CHUNKS:
+                    chunks = [b"".join(chunks)]
+        except BaseException:
+            # The traceback would keep them until the garbage collector comes.
+            chunks.clear()
+            raise
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def message(self) -> EmailMessage:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from smtpfw.codes import standard_text
+
 
 class EnhancedCode(NamedTuple):
     """
@@ -60,8 +62,8 @@ class SMTPError(Exception):
 
     :param code: the reply code, 400 to 599.
     :param enhanced_code: ``(class, subject, detail)`` or a text like ``5.7.1``; by default derived from ``code``.
-    :param message: the text behind the codes. Line breaks make a multi-line reply; control characters are
-        stripped when it is written.
+    :param message: the text behind the codes; by default the standard text of ``code``. Line breaks make a multi-line
+        reply; control characters are stripped when it is written.
     """
 
     code: int = 451
@@ -89,6 +91,8 @@ class SMTPError(Exception):
             raise ValueError(f"enhanced code {self.enhanced_code} does not belong to the class of {self.code}")
         if message is not None:
             self.message = message
+        elif code is not None:
+            self.message = standard_text(code)
         super().__init__(self.code, self.enhanced_code, self.message)
 
     @property

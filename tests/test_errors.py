@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from smtpfw import errors
+from smtpfw.codes import ReplyCode
 from smtpfw.errors import EnhancedCode, MailboxUnavailable, NamedSMTPError, SMTPError
 
 NAMED = [
@@ -83,3 +84,9 @@ def test_enhanced_codes(text: str) -> None:
 def test_what_is_no_enhanced_code(text: str) -> None:
     with pytest.raises(ValueError, match="enhanced status code"):
         EnhancedCode.parse(text)
+
+
+def test_a_code_alone_has_its_standard_text() -> None:
+    assert str(SMTPError(550)) == "550 Requested action not taken: mailbox unavailable"
+    assert SMTPError(ReplyCode.INSUFFICIENT_STORAGE).message == ReplyCode.INSUFFICIENT_STORAGE.text
+    assert SMTPError().message.startswith("Requested action aborted")

@@ -34,6 +34,7 @@ LAYERS = (
     ("state",),
     ("wire",),
     ("errors",),
+    ("codes",),
 )
 RANK = {name: len(LAYERS) - index for index, names in enumerate(LAYERS) for name in names}
 
@@ -44,7 +45,7 @@ NEVER = {("backends", lower) for lower in ("server", "")}
 FREE = {"testing"}
 
 #: Import the standard library and what is below them only, and for types as well as at run time.
-BARE = {"wire", "errors"}
+BARE = {"wire", "errors", "codes"}
 
 
 def imports(source: str, module: str) -> Iterator[tuple[int, str, bool]]:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from smtpfw.codes import ReplyCode, standard_text
 from smtpfw.hooks import call_hook
 from smtpfw.interfaces import IBackend
 from smtpfw.session import Session
-from smtpfw.wire.codes import ReplyCode, standard_text
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.trace import received_line
 

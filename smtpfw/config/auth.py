@@ -2,11 +2,12 @@
 Who may authenticate, and how: from strings to the AUTH of a listener.
 
 ``htpasswd:PATH`` is a file of users of our own. ``certificate`` lets in
-whomever a verified certificate names. A word with a dot before the
-first colon is a Python name, ``myapp.users:check``: a plain or async function
-of name and password, or an object that is a checker. Anything else is a
-checker of twisted.cred, looked up as Twisted's strcred does: ``file:PATH``,
-``memory:tim:secret``, and those that are installed.
+whomever a verified certificate names. ``session`` leaves it to the backend's
+sessions. A module before the first colon makes it a Python name,
+``myapp.users:check``: a plain or async function of name and password, or an
+object that is a checker. Anything else is a checker of twisted.cred, looked up
+as Twisted's strcred does: ``file:PATH``, ``memory:tim:secret``, and those that
+are installed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from smtpfw.sasl.users import UsersFile
 
 __all__ = ["auth_from_string", "checker_from_string", "mechanisms_from_string"]
 
-_USERS_FILE, _CERTIFICATE = "htpasswd", "certificate"
+_USERS_FILE, _CERTIFICATE, _SESSION = "htpasswd", "certificate", "session"
 
 
 def auth_from_string(
@@ -48,13 +49,15 @@ def auth_from_string(
     :raises ConfigError: one line that names the string and says what to do.
     """
     mechanisms = tuple(mechanisms)
+    if text == _SESSION:
+        return Auth(None, mechanisms=mechanisms, required=required, allow_insecure=allow_insecure)
     checker = checker_from_string(text, mechanisms)
     if not _needs_of(checker, (*STANDARD, *mechanisms)):
         raise ConfigError(f"--auth {text}: {type(checker).__name__} is neither a function nor a checker")
     needs = _needs_of(checker, mechanisms)
     if not needs:
-        names = " ".join(mechanism.name for mechanism in mechanisms)
-        raise ConfigError(f"--auth {text}: it can verify none of the mechanisms {names}")
+        wanted = " ".join(mechanism.name for mechanism in mechanisms)
+        raise ConfigError(f"--auth {text}: it can verify none of the mechanisms {wanted}")
     if needs == {ICertificateChecker} and not client_certificates:
         raise ConfigError(f"--auth {text}: no client is asked for a certificate; give --client-ca FILE")
     return Auth(checker, mechanisms=mechanisms, required=required, allow_insecure=allow_insecure)
@@ -105,11 +108,13 @@ def checker_from_string(text: str, mechanisms: Iterable[ISASLServerFactory] = ST
         if IUsernamePassword in factory.credentialInterfaces
     }
     factory = usable.get(prefix)
+    if factory is None and rest and names.is_module(prefix):
+        return _python_checker(text, prefix, rest, mechanisms)
     if factory is None:
-        known = sorted([*usable, _USERS_FILE, _CERTIFICATE])
+        known = sorted([*usable, _USERS_FILE, _CERTIFICATE, _SESSION])
         raise ConfigError(
             f"--auth {text}: unknown kind {prefix!r}{nearest(prefix, known)} (known are {', '.join(known)}; "
-            "your own is package.module:function)"
+            "your own is module:function; --python-path DIR adds a folder to look in)"
         )
     if prefix == "file" and not Path(rest).is_file():
         # Its checker would find out at the first login.

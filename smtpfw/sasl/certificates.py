@@ -17,6 +17,8 @@ for any other it needs a checker that is an ``IAuthorizer``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from unicodedata import normalize
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -62,7 +64,8 @@ def _raw_names(certificate: x509.Certificate) -> list[str]:
 
 def _prepare(name: str) -> str:
     try:
-        return saslprep(name)
+        # A name that is written in another way might be a second one to the authority, and the first one to us.
+        return prepared if (prepared := saslprep(name)) == normalize("NFC", name) else ""
     except PreparationError:
         return ""
 
@@ -72,14 +75,15 @@ class CertificateChecker:
     """
     Let in whom TLS has verified, by the name in the certificate.
 
-    A subclass that is an ``IAuthorizer`` lets its users act for others.
-
     :param is_user: says of a name whether it is a user's; names of others don't count. By default every name is good:
         the authority says who the users are.
+    :param authorizer: an ``IAuthorizer`` lets its users act for others; by default the checker itself, which is none
+        unless a subclass makes it one.
     """
 
-    def __init__(self, is_user: Callable[[str], bool] = bool) -> None:
+    def __init__(self, is_user: Callable[[str], bool] = bool, authorizer: object = None) -> None:
         self._is_user = is_user
+        self._authorizer: Any = self if authorizer is None else authorizer
 
     async def check_certificate(self, certificate: x509.Certificate, authorization_identity: str) -> str:
         """See :meth:`ICertificateChecker.check_certificate`."""
@@ -89,7 +93,7 @@ class CertificateChecker:
         if not authorization_identity:
             return names[0]
         if authorization_identity not in names:
-            if not IAuthorizer.providedBy(self):
+            if not IAuthorizer.providedBy(self._authorizer):
                 raise AuthFailed
-            await ask_checker(self.authorize, names[0], authorization_identity, kind=object)
+            await ask_checker(self._authorizer.authorize, names[0], authorization_identity, kind=object)
         return authorization_identity

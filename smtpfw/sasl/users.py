@@ -232,7 +232,7 @@ class UsersFile:
         self._semaphore = DeferredSemaphore(THREADS)
         self._users: dict[str, _Secret] = {}
         self._samples: dict[object, _Secret] = {}
-        self._certificates = CertificateChecker(self._is_user)
+        self._certificates = CertificateChecker(self._is_user, authorizer=self)
         self._state = self._find_state()
         self._load()
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from smtpfw.check import STAGES, Check
-from smtpfw.errors import ConfigError, SMTPError
+from smtpfw.errors import ConfigError, ServiceNotAvailable, SMTPError
 from smtpfw.hooks import call_hook, notify, settle
 from smtpfw.interfaces import ICheck, IConnection
 from smtpfw.policies import EarlyTalkers, LoopLimit
@@ -76,6 +76,12 @@ class Checks:
 
         return _Asking(checks, connection, hook)
 
+    @staticmethod
+    def pass_on(before: Hook | None, after: Hook | None) -> None:
+        """What is being asked of ``before`` goes on to the hook of ``after``, a session that takes its place."""
+        if isinstance(before, _Asking) and isinstance(after, _Asking):
+            before.hook = after.hook
+
     def disconnected(self, connection: IConnection, failed: Callable[[Failure], Any]) -> None:
         """
         Tell all checks that the connection is over.
@@ -89,39 +95,41 @@ class Checks:
 class _Asking:
     """A hook with checks in front of it. Every connection has some, so it is an object without a dict or cells."""
 
-    __slots__ = ("_checks", "_connection", "_hook")
+    __slots__ = ("_checks", "_connection", "hook")
 
     def __init__(self, checks: tuple[Hook, ...], connection: Connection, hook: Hook | None) -> None:
         self._checks = checks
         self._connection = connection
-        self._hook = hook
+        self.hook = hook
 
     def __call__(self, *arguments: Any) -> Any:
+        connection = self._connection
         for position, check in enumerate(self._checks):
-            answer = check(self._connection, *arguments)
-            if answer is None:
-                continue
-            answer = settle(answer)
-            if isinstance(answer, Deferred):
-                return self._wait(answer, self._checks[position + 1 :], arguments)
-            _obey(answer)
-        return None if self._hook is None else self._hook(*arguments)
+            answer = check(connection, *arguments)
+            if answer is not None:
+                answer = settle(answer)
+                if isinstance(answer, Deferred):
+                    return self._wait(answer, self._checks[position + 1 :], arguments)
+                _obey(answer)
+            self._stop_if_over()
+        return None if self.hook is None else self.hook(*arguments)
 
     async def _wait(self, first: Deferred[Any], others: tuple[Hook, ...], arguments: Any) -> Any:
-        self._obey_unless_gone(await first)
+        _obey(await first)
         for check in others:
+            self._stop_if_over()
             answer = call_hook(check, self._connection, *arguments)
-            self._obey_unless_gone(await answer if isinstance(answer, Deferred) else answer)
-        if self._hook is None:
+            _obey(await answer if isinstance(answer, Deferred) else answer)
+        self._stop_if_over()
+        if self.hook is None:
             return None
-        answer = call_hook(self._hook, *arguments)
+        answer = call_hook(self.hook, *arguments)
         return await answer if isinstance(answer, Deferred) else answer
 
-    def _obey_unless_gone(self, answer: Any) -> None:
-        if self._connection.gone:
-            # A check that takes its cancellation for an answer lets nobody in.
-            raise CancelledError
-        _obey(answer)
+    def _stop_if_over(self) -> None:
+        """A check that has rejected the client, or takes its cancellation for an answer, lets nobody in."""
+        if self._connection.over:
+            raise ServiceNotAvailable
 
 
 def _obey(answer: Any) -> None:

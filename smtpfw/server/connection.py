@@ -17,7 +17,7 @@ from smtpfw.interfaces import IConnection, ISession
 from smtpfw.state import ConnectionState, TLSState
 from smtpfw.tls import tls_state
 from smtpfw.wire.config import LMTP
-from smtpfw.wire.phases import CONNECTED
+from smtpfw.wire.phases import CLOSED, CONNECTED
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ class Connection:
         return ConnectionState(self.hello_name, self.local, self.peer, self.tls_state)
 
     @property
-    def gone(self) -> bool:
-        """Whether the client has gone."""
-        return self._host.gone
+    def over(self) -> bool:
+        """Whether the client has gone, or has heard the last word."""
+        return self._host.gone or self._protocol.wire.phase is CLOSED
 
     @property
     def talked_early(self) -> bool:

@@ -144,13 +144,15 @@ class SMTPServerFactory(ServerFactory):
 
     def stop(self, grace: float) -> defer.Deferred[None]:
         """
-        End all connections: idle ones at once with 421, busy ones after their transaction. Stop listening first.
+        End all connections: idle ones at once with 421, busy ones after their transaction. Stop listening first; who
+        comes all the same is answered 421.
 
         :param grace: seconds until those that are still busy are closed, too.
         :return: a Deferred that fires when all are gone, and their sessions have stored what was complete; a session
             that takes longer than ``grace`` and :data:`CLOSING_TIME` is not waited for.
         """
         stopped: defer.Deferred[None] = defer.Deferred()
+        self.limits.closed = True
         for protocol in list(self.connections):
             protocol.drain()
         if not self.connections:

@@ -191,10 +191,13 @@ class SessionHost:
         if self._protocol.wire.transaction is not None:
             # The other one would be asked about recipients and messages that it has never heard of.
             raise RuntimeError("a session can't be replaced within a transaction")
+        asked = self._hello, self._mail, self._rcpt
         try:
             self._serve(session)
         except AttributeError as error:
             raise TypeError(f"{session!r} is no session: {error}") from None
+        for old, new in zip(asked, (self._hello, self._mail, self._rcpt), strict=True):
+            self._checks.pass_on(old, new)
         notify(self._not_told, before.logout, "replaced")
 
     def _log_out(self, reason: str) -> None:
@@ -218,6 +221,11 @@ class SessionHost:
         if self._waiting_for is not None:
             self._waiting_for.cancel()
         self.leave()
+
+    @property
+    def delivering(self) -> bool:
+        """Whether the session has been shown a message that is not at its end yet."""
+        return self._delivery is not None
 
     @property
     def storing(self) -> bool:

@@ -9,6 +9,9 @@ from ipaddress import IPv6Address, ip_address
 
 from smtpfw.errors import ServiceNotAvailable, SMTPError
 
+#: Clients at a time that are told that they are too many. Each has a socket for it, and under TLS a handshake first.
+MAX_REFUSED = 200
+
 #: RFC 6177: the least that one customer has of IPv6.
 _IPV6_PREFIX = 64
 
@@ -17,10 +20,13 @@ class ConnectionLimits:
     """
     How many clients there may be at a time.
 
-    Whoever comes and is one too many counts until it has gone, too: it has a socket, like everybody.
+    Whoever is one too many is told so, and takes nobody's place: one address, or one flood, must not keep the others
+    out. Those who wait to hear it are so many at most, too.
 
     :param total: all together; 0 for no limit.
     :param per_address: of one IPv4 address or IPv6 /64; 0 for no limit.
+
+    :ivar refused: how many have been told that they are too many, and are not gone yet.
     """
 
     def __init__(self, total: int, per_address: int) -> None:
@@ -28,6 +34,9 @@ class ConnectionLimits:
         self._per_address = per_address
         self._count = 0
         self._by_address: Counter[str] = Counter()
+        self.refused = 0
+        #: Set when nobody else shall be served.
+        self.closed = False
 
     def enter(self, host: str) -> SMTPError | None:
         """
@@ -36,22 +45,40 @@ class ConnectionLimits:
         :param host: its IP address; an empty text for a Unix socket, which only the total counts.
         :return: why it can't be served now, or None.
         """
-        self._count += 1
         key = _key(host)
-        self._by_address[key] += 1
-        if 0 < self._total < self._count:
-            return ServiceNotAvailable("Too many connections, try again later")
-        if key and 0 < self._per_address < self._by_address[key]:
-            return SMTPError(421, (4, 7, 0), "Too many connections from your address, try again later")
-        return None
+        error: SMTPError | None = None
+        if self.closed:
+            error = ServiceNotAvailable("Service is shutting down, try again later")
+        elif key and 0 < self._per_address <= self._by_address[key]:
+            error = SMTPError(421, (4, 7, 0), "Too many connections from your address, try again later")
+        elif 0 < self._total <= self._count:
+            error = ServiceNotAvailable("Too many connections, try again later")
+        if error is None:
+            self._count += 1
+            self._by_address[key] += 1
+        else:
+            self.refused += 1
+        return error
 
-    def leave(self, host: str) -> None:
-        """It has gone."""
+    def leave(self, host: str, *, refused: bool) -> None:
+        """
+        It has gone.
+
+        :param refused: whether it was one too many.
+        """
+        if refused:
+            self.refused -= 1
+            return
         self._count -= 1
         key = _key(host)
         self._by_address[key] -= 1
         if not self._by_address[key]:
             del self._by_address[key]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are being told that they are too many that the next is not worth a word."""
+        return self.refused > MAX_REFUSED
 
 
 def _key(host: str) -> str:

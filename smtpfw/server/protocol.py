@@ -85,6 +85,8 @@ class SMTPServerProtocol(Protocol):
         #: How many messages were accepted.
         self.messages = 0
         self._surplus: SMTPError | None = None
+        # Whether the log has heard of this client.
+        self._known = False
         self._direct = False
         self._answers = 0
         self._handshaking = False
@@ -116,7 +118,11 @@ class SMTPServerProtocol(Protocol):
         self._peer_port = getattr(peer, "port", 0)
         if self.factory.transcripts is not None:
             begin_transcript(self, self.factory.transcripts)
-        self._surplus = self.factory.limits.enter(self.peer_host)
+        limits = self.factory.limits
+        self._surplus = limits.enter(self.peer_host)
+        if limits.crowded:
+            transport.abortConnection()
+            return
         if ISSLTransport.providedBy(transport):
             # Implicit TLS: who never finishes the handshake never costs a session.
             self._shake_hands()
@@ -134,6 +140,7 @@ class SMTPServerProtocol(Protocol):
             self._open()
 
     def _open(self) -> None:
+        self._known = True
         self.factory.events.connected(self)
         if self._surplus is None:
             self._host.open(self._opened)
@@ -167,11 +174,11 @@ class SMTPServerProtocol(Protocol):
         self._cancel_calls()
         if self._handshaking:
             self.factory.events.handshake_failed(self, _tls_reason(reason.value))
-        else:
+        if self._known:
             duration = self._timer.session_duration
             self.factory.events.disconnected(self, self._reason, duration, self.messages)
         self._closed = True
-        self.factory.limits.leave(self.peer_host)
+        self.factory.limits.leave(self.peer_host, refused=self._surplus is not None)
         self.wire.close()
         self._host.connection_lost(self._reason)
 
@@ -333,7 +340,7 @@ class SMTPServerProtocol(Protocol):
 
     def close(self) -> None:
         """Close the connection once what is being asked has been answered."""
-        self.wire.finish()
+        self.wire.finish(read_message=self._host.delivering)
         self.flush()
 
     def _close(self) -> None:

@@ -153,7 +153,7 @@ class ServerConnection:
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the peer, and go on as far as possible."""
-        if self.phase is not CLOSED and not self.finishing:
+        if self.phase is not CLOSED and (not self.finishing or self.receiver is not None):
             self._buffer.append(data)
             self._run()
 
@@ -162,10 +162,17 @@ class ServerConnection:
         self.end_of_input = True
         self._run()
 
-    def finish(self) -> None:
-        """Answer what is being asked, then close; what else was sent is not read."""
+    def finish(self, *, read_message: bool = False) -> None:
+        """
+        Answer what is being asked, then close; what else was sent is not read.
+
+        :param read_message: whether a message under way is being asked about: then it is read to its end.
+        """
         self.finishing = True
-        self._buffer.clear()
+        if not read_message:
+            self.receiver = None
+        if self.receiver is None:
+            self._buffer.clear()
         self._run()
 
     def resume(self, answer: Outcome) -> None:
@@ -315,7 +322,8 @@ class ServerConnection:
                         break
                 elif not self._receive_line():
                     break
-            over = self.finishing or (self.end_of_input and not self.held and self.phase is not CONNECTED)
+            finished = self.finishing and self.receiver is None
+            over = finished or (self.end_of_input and not self.held and self.phase is not CONNECTED)
             if over and (not self.waiting or self.wants_line):
                 self.close()
         finally:

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
+from smtpfw import ServerConfig, Session, SessionBackend, SMTPServerFactory
 from smtpfw.config.auth import auth_from_string, checker_from_string, mechanisms_from_string
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.plan import make_plan
 from smtpfw.errors import ConfigError
+from smtpfw.extensions import STANDARD, StartTLS
+from smtpfw.interfaces import IPlainAuthSession
 from smtpfw.sasl import (
     CRAM_MD5,
     PLAIN,
@@ -24,6 +28,7 @@ from smtpfw.sasl import (
 from smtpfw.sasl.checkers import CredChecker, FunctionChecker
 from smtpfw.sasl.plugins import available_mechanisms
 from smtpfw.sasl.users import UsersFile
+from smtpfw.testing import MemoryClient
 
 CODE = """
 from zope.interface import Interface, implementer
@@ -177,3 +182,19 @@ def test_auth_joins_the_extensions() -> None:
     assert "AUTH" not in keywords
     asked = plan("--auth", "memory:tim:secret", "--allow-insecure-auth", "--require-auth")
     assert [extension.keyword for extension in asked.extensions] == [*keywords, "AUTH"]
+
+
+def test_sessions_may_check_themselves() -> None:
+    @implementer(IPlainAuthSession)
+    class Knows(Session):
+        def auth_plain(self, username: str, password: str) -> None:
+            assert (username, password) == ("tim", "sesame")
+
+    auth = auth_from_string("session", allow_insecure=True)
+    extensions = [extension for extension in STANDARD if not isinstance(extension, StartTLS)]
+    factory = SMTPServerFactory(
+        SessionBackend(Knows), ServerConfig(hostname="mx.test"), extensions=[*extensions, auth], reactor=Clock()
+    )
+    client = MemoryClient.of(factory)
+    assert b"AUTH PLAIN LOGIN" in client.send(b"EHLO me\r\n")
+    assert client.send(b"AUTH PLAIN AHRpbQBzZXNhbWU=\r\n").startswith(b"235 2.7.0 ")

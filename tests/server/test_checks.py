@@ -371,6 +371,36 @@ class Patience(Checked):
         self.assertNotIn(("data", ""), self.backend.events)
 
 
+class Rejections(Checked):
+    """A check that says the last word itself, by ``connection.reject``: nobody behind it is asked."""
+
+    def test_at_every_stage(self) -> None:
+        for stage in ("hello", "mail", "rcpt", "data", "message"):
+            for wait in (False, True):
+                self.backend.events.clear()
+
+                def reject(connection: IConnection, *rest: Any) -> None:
+                    connection.reject(SMTPError(421, (4, 7, 0), "go away"))
+
+                async def reject_later(connection: IConnection, *rest: Any) -> None:
+                    await connection.pause(1)
+                    reject(connection)
+
+                behind = Recorder()
+                client = self.connect(FunctionCheck(**{stage: reject_later if wait else reject}), behind)
+                client.received()
+                answer = b""
+                for words in (HELLO, MAIL, RCPT, DATA, MESSAGE + DOT):
+                    answer += client.send(words)
+                    self.clock.advance(1)
+                    answer += client.received()
+                self.assertEqual(answer.splitlines()[-1], b"421 4.7.0 go away", (stage, wait))
+                self.assertTrue(client.closed)
+                self.assertNotIn(stage, [event[0] for event in behind.asked])
+                self.assertNotIn(stage, [event[0] for event in self.backend.events])
+                self.assertEqual(self.backend.messages, [])
+
+
 class StartedTLS(Checked):
     def test_connect_is_not_asked_again_and_its_notes_stay(self) -> None:
         def note(connection: IConnection) -> None:

@@ -84,7 +84,7 @@ class Connections(TestCase):
         state = connection.tls_state
         self.assertIn(state.version, ("TLSv1.2", "TLSv1.3"))
         self.assertEqual(connection.tls, f"{state.version} {state.cipher}")
-        self.assertEqual(connection.state.tls, state)
+        self.assertEqual(connection.state.tls_state, state)
 
     def test_the_state_of_tls(self) -> None:
         for implicit in (False, True):
@@ -94,7 +94,7 @@ class Connections(TestCase):
             if not implicit:
                 client.send(HELLO)
                 self.assertIsNone(backend.sessions[0].connection.tls_state)
-                self.assertIsNone(backend.sessions[0].connection.state.tls)
+                self.assertIsNone(backend.sessions[0].connection.state.tls_state)
                 client.send(b"STARTTLS\r\n")
             client.start_tls()
             self.check_tls(backend.sessions[-1].connection)

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from smtpfw import Reply, ServerConfig, Session, SMTPError, SMTPServerFactory
+from smtpfw import FunctionCheck, Reply, ServerConfig, Session, SMTPError, SMTPServerFactory
 from smtpfw.extensions import STANDARD
 from smtpfw.interfaces import IConnection, IHelloSession
 from smtpfw.testing import MemoryClient, RecordingBackend
@@ -106,6 +106,22 @@ class Replaced(Told):
         self.backend.answers["hello"] = hello
         client, _ = self.greet()
         self.assertEqual(codes(client.send(ENVELOPE)), [b"250", b"250", b"550"])
+
+    def test_by_a_check_that_is_being_asked(self) -> None:
+        class Other(Session):
+            def mail(self, sender: Any, options: Any) -> str:
+                return "the other one"
+
+        def choose(connection: Any, *rest: Any) -> None:
+            connection.session = Other(connection)
+
+        factory = SMTPServerFactory(
+            self.backend, ServerConfig(hostname="mx.test"), checks=[FunctionCheck(mail=choose)], reactor=self.clock
+        )
+        client = MemoryClient.of(factory)
+        client.send(HELLO)
+        self.assertEqual(client.send(MAIL), b"250 2.1.0 the other one\r\n")
+        self.assertEqual(self.backend.events[-1], ("logout", "replaced"))
 
     def test_not_within_a_transaction(self) -> None:
         client, connection = self.greet(HELLO)

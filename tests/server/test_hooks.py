@@ -335,6 +335,18 @@ class Close(TestCase):
                     self.assertEqual(received, standard)
                     self.assertTrue(client.closed)
 
+    def test_within_a_message_it_is_read_to_its_end_however_it_is_cut(self) -> None:
+        async def data(body: Any) -> str:
+            backend.sessions[-1].connection.close()
+            return f"kept {len(await body.read())}"
+
+        backend = RecordingBackend(data=data)
+        for pieces in ([MESSAGE + DOT + b"NOOP\r\n"], [MESSAGE, DOT + b"NOOP\r\n"], [MESSAGE[:5], MESSAGE[5:], DOT]):
+            client = greeted(backend, None, ENVELOPE, DATA)
+            answer = b"".join(client.send(piece) for piece in pieces)
+            self.assertEqual(answer, b"250 2.0.0 kept %d\r\n" % len(MESSAGE))
+            self.assertTrue(client.closed)
+
     def test_within_reset(self) -> None:
         backend = RecordingBackend(reset=lambda reason: backend.sessions[0].connection.close())
         client = greeted(backend, None, ENVELOPE)

@@ -16,7 +16,7 @@ from smtpfw.backends.memory import MemoryBackend
 from smtpfw.backends.mux import MuxBackend
 from smtpfw.interfaces import IBody
 from smtpfw.memory import MemoryBudget
-from smtpfw.server.limits import ConnectionLimits
+from smtpfw.server.limits import MAX_REFUSED, ConnectionLimits
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.config import LMTP
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT, codes, greeted, make_factory
@@ -82,14 +82,36 @@ class Connections(TestCase):
         self.assertEqual(refused.send(ENVELOPE), FULL)
         self.assertEqual(self.backend.events, [])
 
+    def test_who_is_refused_takes_nobodys_place(self) -> None:
+        flood = [ipv4("192.0.2.1")] * 10
+        self.connect([*flood, ipv4("192.0.2.2")], max_connections=4, max_connections_per_address=2)
+        self.assertEqual(len(self.backend.sessions), 3)
+
+    def test_a_flood_is_not_spoken_to(self) -> None:
+        limits = ConnectionLimits(1, 0)
+        for _ in range(MAX_REFUSED + 1):
+            limits.enter("192.0.2.1")
+        self.assertFalse(limits.crowded)
+        limits.enter("192.0.2.1")
+        self.assertTrue(limits.crowded)
+        limits.leave("192.0.2.1", refused=True)
+        self.assertFalse(limits.crowded)
+
+    def test_who_is_not_spoken_to_is_gone_at_once_and_forgotten(self) -> None:
+        self.connect([], max_connections=1)
+        self.factory.limits.refused = MAX_REFUSED
+        MemoryClient.of(self.factory)
+        client = MemoryClient.of(self.factory)
+        self.assertEqual((client.received(), client.closed, client.transport.aborted), (b"", True, True))
+        self.assertEqual((self.factory.limits.refused, len(self.factory.connections)), (MAX_REFUSED, 1))
+
     @given(st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1%eth0", ""]), max_size=30))
     def test_nothing_is_left(self, hosts: list[str]) -> None:
         limits = ConnectionLimits(3, 2)
-        for host in hosts:
-            limits.enter(host)
-        for host in reversed(hosts):
-            limits.leave(host)
-        self.assertEqual((limits._count, dict(limits._by_address)), (0, {}))
+        refused = [(host, limits.enter(host) is not None) for host in hosts]
+        for host, was_refused in reversed(refused):
+            limits.leave(host, refused=was_refused)
+        self.assertEqual((limits._count, dict(limits._by_address), limits.refused), (0, {}, 0))
 
 
 class Memory(TestCase):

@@ -185,3 +185,9 @@ class Stop(TestCase):
         stopped = self.factory.stop(10)
         self.assertEqual(client.send(MESSAGE + DOT + MAIL + RCPT + DATA), MESSAGE_OK + SHUTDOWN)
         self.successResultOf(stopped)
+
+    def test_who_comes_too_late(self) -> None:
+        self.factory.stop(10)
+        client = MemoryClient.of(self.factory)
+        self.assertEqual(client.received(), SHUTDOWN)
+        self.assertTrue(client.closed)

@@ -278,13 +278,19 @@ class FullTests(WireTestCase):
             assert len(self.backend.sessions) == 1
 
     def test_a_handshake_that_stalls_does_not_keep_its_place(self) -> None:
-        first = self.connect(max_connections=1)
-        client = TLSClient(self.factory, implicit=True)
+        first = self.connect(max_connections=2)
+        second = TLSClient(self.factory, implicit=True)
+        surplus = TLSClient(self.factory, implicit=True)
         first.disconnect()
+        # One place is free, whoever else is still being told that there was none.
+        third = MemoryClient.of(self.factory)
+        assert third.received() == GREETING
         assert MemoryClient.of(self.factory).received().startswith(b"421 4.3.2 ")
         self.clock.advance(self.factory.config.tls_handshake_timeout)
-        assert client.closed
+        assert second.closed
+        assert surplus.closed
         assert MemoryClient.of(self.factory).received() == GREETING
+        assert self.factory.limits.refused == 0
 
     def test_who_does_not_read_its_421_does_not_keep_its_place(self) -> None:
         first = self.connect(max_connections=1, write_timeout=20)
@@ -293,11 +299,12 @@ class FullTests(WireTestCase):
         # It waits for its buffer to be empty, as Twisted's does.
         transport.loseConnection = lambda: None  # type: ignore[method-assign]
         protocol.makeConnection(transport)
+        assert self.factory.limits.refused == 1
         first.disconnect()
-        assert MemoryClient.of(self.factory).received().startswith(b"421 4.3.2 ")
+        assert MemoryClient.of(self.factory).received() == GREETING
         self.clock.advance(20)
         assert transport.aborted
-        assert MemoryClient.of(self.factory).received() == GREETING
+        assert self.factory.limits.refused == 0
 
     def surplus(self) -> TCPTransport:
         self.connect(max_connections=1)

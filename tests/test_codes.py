@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from smtpfw.codes import ReplyCode, standard_text
 from smtpfw.errors import SMTPError
-from smtpfw.wire.codes import ReplyCode, standard_text
 from smtpfw.wire.replies import CANNOT_VERIFY, START_MAIL_INPUT, Reply
 from tests.test_layers import modules
 
