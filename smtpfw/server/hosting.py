@@ -6,10 +6,7 @@ answers at once costs no Deferred.
 
 Rule 2: checks are asked before the session is, by the same call.
 
-Rule 3: what a hook raises is a refusal if it is an SMTPError; anything else is
-a fault of ours: the log gets the traceback, the client a fixed text.
-
-Rule 4: when the client has gone, the hook that waits is cancelled. Messages
+Rule 3: when the client has gone, the hook that waits is cancelled. Messages
 have a rule of their own, in :mod:`smtpfw.server.delivery`.
 """
 
@@ -22,10 +19,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from smtpfw.errors import DataReset, InsufficientStorage, SMTPError, TryAgainLater
+from smtpfw.errors import InsufficientStorage, SMTPError
 from smtpfw.hooks import call_hook, notify, settle
 from smtpfw.interfaces import IHelloSession, ISession, IVerifySession
 from smtpfw.sasl.values import SASLContext
+from smtpfw.server.calling import Hook, HookCaller
 from smtpfw.server.connection import Connection
 from smtpfw.server.delivery import Delivery
 from smtpfw.session import overridden
@@ -42,16 +40,12 @@ if TYPE_CHECKING:
 #: What a text returned by ``verify`` is sent with.
 _VERIFIED = Reply(250, "", (2, 1, 5))
 
-Hook = Callable[..., Any]
 
-
-class SessionHost:
+class SessionHost(HookCaller):
     """
     The :class:`~smtpfw.wire.application.Application` of a connection: one session at a time.
 
     :param protocol: whose sessions these are.
-
-    :ivar gone: whether the client has gone.
     """
 
     __slots__ = (
@@ -63,26 +57,22 @@ class SessionHost:
         "_first_context",
         "_hello",
         "_judge",
-        "_log",
         "_mail",
         "_mail_began",
         "_name",
         "_opened",
-        "_protocol",
         "_rcpt",
         "_reason",
         "_session",
         "_start",
         "_verify",
         "_waiting_for",
-        "gone",
     )
 
     def __init__(self, protocol: SMTPServerProtocol) -> None:
-        self._protocol = protocol
+        super().__init__(protocol)
         self._factory = protocol.factory
         self._checks = protocol.factory.checks
-        self._log = protocol.log
         # The message under way.
         self._delivery: Delivery | None = None
         self._connection = Connection(protocol, self)
@@ -96,7 +86,6 @@ class SessionHost:
         self._connect_due = False
         self._name: str | None = None
         self._mail_began = 0.0
-        self.gone = False
         self._reason = ""
 
     # -- sessions ---------------------------------------------------------
@@ -148,7 +137,7 @@ class SessionHost:
             self.leave()
             return
         if not isinstance(error, SMTPError):
-            self._fault(failure)
+            self.report(failure)
             error = SMTPError(421, (4, 3, 0), "Service not available, try again later")
         if self.gone:
             self.leave()
@@ -257,67 +246,6 @@ class SessionHost:
             return PENDING
         return answer
 
-    def call(self, standard: Reply, hook: Hook, *arguments: Any) -> Outcome | Deferred[Outcome]:
-        """Call a hook; what it gives is a standard reply's text, and so on, now or later."""
-        try:
-            result = hook(*arguments)
-            if result is None:
-                return None
-            result = settle(result)
-        except Exception as error:
-            return self._refusal(error)
-        if isinstance(result, Deferred):
-            return result.addCallbacks(self._success, self._failed, callbackArgs=(standard,))
-        return self._success(result, standard)
-
-    def outcome(self, value: Any, standard: Reply) -> Outcome:
-        """What a value says that somebody gave for an answer: as if a hook had returned it, or raised it."""
-        return self._refusal(value) if isinstance(value, Exception) else self._success(value, standard)
-
-    def _success(self, result: Any, standard: Reply) -> Outcome:
-        if result is None:
-            return None
-        if isinstance(result, Reply):
-            if 200 <= result.code < 300:
-                return result
-            if result.code >= 400:
-                # A refusal, however it is spelled: the client must not be told one thing and the transaction another.
-                return SMTPError(result.code, result.enhanced_code, result.text)
-        if isinstance(result, str):
-            return Reply(standard.code, result, standard.enhanced_code)
-        return self._refusal(TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {result!r}"))
-
-    def _failed(self, failure: Failure) -> Outcome:
-        error = failure.value
-        if isinstance(error, SMTPError):
-            return error
-        if not (self.gone and isinstance(error, CancelledError)):
-            self._unless_reset(failure)
-        return TryAgainLater()
-
-    def _refusal(self, error: Exception) -> SMTPError:
-        if isinstance(error, SMTPError):
-            return error
-        self._unless_reset(Failure(error))
-        return TryAgainLater()
-
-    def _unless_reset(self, failure: Failure) -> None:
-        # A session that lets DataReset pass does what it should.
-        if not failure.check(DataReset):
-            self._fault(failure)
-
-    def _fault(self, failure: Failure) -> None:
-        self._log.failure(
-            "{connection}: a hook or a verb failed; the client was told to try again",
-            failure,
-            connection=self._protocol.wire.id,
-        )
-
-    def broken(self, failure: Failure) -> None:
-        """A fault of our own: nobody knows any more what this client may be told."""
-        self._log.failure("{connection}: internal error, aborting", failure, connection=self._protocol.wire.id)
-        self._protocol.transport.abortConnection()
-
     def _answered(self, answer: Outcome) -> None:
         """What a command waited for is there."""
         self._waiting_for = None
@@ -383,7 +311,7 @@ class SessionHost:
         return deferLater(self._protocol.factory.clock, seconds)
 
     def fault(self, error: Exception) -> Answer:
-        return self._refusal(error)
+        return self.refusal(error)
 
     def reset(self, reason: str) -> None:
         if reason != "refused":

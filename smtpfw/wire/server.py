@@ -72,42 +72,11 @@ class ServerConnection:
     """
 
     __slots__ = (
-        "_buffer",
-        "_context",
-        "_lines",
-        "_proceed",
-        "_table",
-        "_tables",
-        "application",
-        "argument",
-        "backlogged",
-        "config",
-        "dialect",
-        "draining",
-        "end_of_input",
-        "extended",
-        "finishing",
-        "held",
-        "hello_name",
-        "id",
-        "identity",
-        "mechanism",
-        "message",
-        "offer",
-        "outcomes",
-        "outgoing",
-        "phase",
-        "receiver",
-        "recipient_refused",
-        "running",
-        "said_quit",
-        "stalled",
-        "tls",
-        "transaction",
-        "transactions",
-        "verb",
-        "waiting",
-    )
+        "_buffer", "_context", "_lines", "_proceed", "_table", "_tables", "application", "argument", "backlogged",
+        "config", "dialect", "draining", "end_of_input", "extended", "finishing", "held", "hello_name", "id",
+        "identity", "mechanism", "message", "offer", "outcomes", "outgoing", "phase", "receiver", "recipient_refused",
+        "running", "said_quit", "stalled", "tls", "transaction", "transactions", "verb", "waiting",
+    )  # fmt: skip
 
     def __init__(
         self, config: ServerConfig, dialect: Dialect, application: Application, *, id: str = "0", tls: bool = False
