@@ -40,11 +40,7 @@ MESSAGES = 300
 #: Connections that come and go before anything is measured: what is made once, for the first ones, is no cost of one.
 WARM_UP = 50
 
-_NO_LIMITS = [
-    word
-    for option in ("max-connections", "max-connections-per-address")
-    for word in (f"--{option}", "0")
-]
+_NO_LIMITS = [word for option in ("max-connections", "max-connections-per-address") for word in (f"--{option}", "0")]
 
 
 def open_one(port: int, number: int, tls: ssl.SSLContext | None) -> socket.socket:
