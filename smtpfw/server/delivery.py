@@ -80,7 +80,7 @@ class Delivery:
         self._answer: Answer = PENDING
         self._awaited = False
         self._failure: Exception | None = None
-        self._header = bytearray()
+        self._header: bytes | bytearray = b""
         self._header_whole = False
         self.ended = False
 
@@ -226,16 +226,24 @@ class Delivery:
     def _collect_header(self, data: bytes) -> None:
         if self._header_whole:
             return
-        header = self._header
+        before = self._header
         # The end of the header may lie across two pieces.
-        start = max(0, len(header) - 3)
-        header += data[: MAX_HEADER - len(header)]
+        start = max(0, len(before) - 3)
+        if before:
+            assert isinstance(before, bytearray)
+            before += data[: MAX_HEADER - len(before)]
+            header: bytes | bytearray = before
+        else:
+            header = data
         if header.startswith(b"\r\n"):
             # There is none: the empty line comes first.
             end = 2
         else:
             found = header.find(b"\r\n\r\n", start)
-            end = MAX_HEADER if found < 0 else found + 4
+            end = MAX_HEADER if found < 0 else min(found + 4, MAX_HEADER)
         if len(header) >= end:
-            del header[end:]
+            self._header = header[:end]
             self._header_whole = True
+        elif not before:
+            # Mostly a message comes whole, and nothing has to be collected.
+            self._header = bytearray(header)

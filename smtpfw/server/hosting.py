@@ -369,7 +369,8 @@ class SessionHost(HookCaller):
         self._delivery = None
 
     def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
-        self._protocol.messages += any(reply.positive for reply in replies)
+        if replies[0].positive or any(reply.positive for reply in replies):
+            self._protocol.messages += 1
         duration = self._factory.clock.seconds() - self._mail_began
         self._factory.events.message(self._protocol, transaction, size, replies, duration)
 
