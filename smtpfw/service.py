@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 
 from smtpfw.config import ServicePlan, make_plan
 from smtpfw.config.describing import describe_backend, describe_checks, describe_listening, describe_trial
+from smtpfw.config.descriptors import allow_connections
 from smtpfw.config.listeners import bind_all, check_ports
 from smtpfw.config.logging import make_observer, make_protocol_log
 from smtpfw.config.options import ServerOptions
@@ -174,6 +175,13 @@ class SMTPService(Service):
             return
         for bound in self.sockets:
             self._ports.append(bound.start(self._reactor))
+        few = allow_connections(self.plan.config.max_connections)
+        if few is not None:
+            self._log.warn(
+                "{count} connections need more open files than {few}, which is all we may have: LimitNOFILE=, ulimit -n",
+                count=self.plan.config.max_connections,
+                few=few,
+            )
         for line in (
             *describe_listening(self.plan, self.sockets),
             *describe_checks(self.plan),

@@ -42,7 +42,7 @@ class ConnectionLimits:
         """
         A client has come.
 
-        :param host: its IP address; an empty text for a Unix socket, which only the total counts.
+        :param host: its IP address; an empty text for a Unix socket. Only the total counts those of this machine.
         :return: why it can't be served now, or None.
         """
         key = _key(host)
@@ -82,6 +82,10 @@ class ConnectionLimits:
 
 
 def _key(host: str) -> str:
+    """Whose connections are counted together; empty for those that are counted in all only."""
+    if host.startswith("127.") or host == "::1":
+        # Whoever is on this machine speaks for many: a proxy, a web mailer, a test.
+        return ""
     if ":" not in host:
         return host
     address = ip_address(host.partition("%")[0])

@@ -36,8 +36,8 @@ class ServerConfig:
     :ivar max_discarded_bytes: octets of a refused message that are read on, to keep the session alive, before 421.
     :ivar max_recipients: accepted RCPTs in one transaction.
     :ivar max_connections: clients at a time; one more is answered 421 4.3.2.
-    :ivar max_connections_per_address: the same for one IPv4 address, or one /64 of IPv6: 421 4.7.0. Unix sockets are
-        not counted.
+    :ivar max_connections_per_address: the same for one IPv4 address, or one /64 of IPv6: 421 4.7.0. Those of this
+        machine are not counted.
     :ivar max_buffered_bytes: octets of one connection that wait for their turn, or for the session to read them, before
         the client is paused.
     :ivar max_memory_bytes: octets of messages that all connections together may keep in memory; above it, who wants to
@@ -68,9 +68,7 @@ class ServerConfig:
     max_discarded_bytes: int = 64 * 1024 * 1024  # Exim and Postfix read on without a bound
     max_recipients: int = 1000  # Postfix 1,000; chrj/smtpd 100; RFC 5321 section 4.5.3.1.8: at least 100
 
-    max_connections: int = (
-        1000  # chrj/smtpd and Postfix (default_process_limit) 100; here one costs 3 KiB, not a process
-    )
+    max_connections: int = 10_000  # chrj/smtpd and Postfix (default_process_limit) 100; here one costs 3 KiB
     max_connections_per_address: int = 50  # Postfix smtpd_client_connection_count_limit 50
     max_buffered_bytes: int = 128 * 1024  # twice what Twisted reads at a time
     max_memory_bytes: int = 512 * 1024 * 1024  # ten messages of the largest size, or 4,000 clients that wait

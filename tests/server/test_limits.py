@@ -73,6 +73,18 @@ class Connections(TestCase):
         clients = self.connect([UNIXAddress("")] * 3, max_connections_per_address=1, max_connections=2)
         self.assertEqual([client.received()[:3] for client in clients], [b"220", b"220", b"421"])
 
+    def test_clients_on_this_machine_share_no_address(self) -> None:
+        peers = [
+            ipv4("127.0.0.1"),
+            ipv4("127.0.0.1"),
+            ipv4("127.1.2.3"),
+            ipv6("::1"),
+            ipv6("::1"),
+            ipv6("::ffff:127.0.0.1"),
+        ]
+        clients = self.connect(peers, max_connections_per_address=1, max_connections=5)
+        self.assertEqual([client.received()[:3] for client in clients], [b"220"] * 5 + [b"421"])
+
     def test_no_limit(self) -> None:
         clients = self.connect([ipv4("192.0.2.1")] * 200, max_connections_per_address=0, max_connections=0)
         self.assertEqual({client.received()[:3] for client in clients}, {b"220"})
