@@ -105,14 +105,18 @@ class _Asking:
     def __call__(self, *arguments: Any) -> Any:
         connection = self._connection
         for position, check in enumerate(self._checks):
+            if position:
+                self._stop_if_over()
             answer = check(connection, *arguments)
             if answer is not None:
                 answer = settle(answer)
                 if isinstance(answer, Deferred):
                     return self._wait(answer, self._checks[position + 1 :], arguments)
                 _obey(answer)
-            self._stop_if_over()
-        return None if self.hook is None else self.hook(*arguments)
+        if self.hook is None:
+            return None
+        self._stop_if_over()
+        return self.hook(*arguments)
 
     async def _wait(self, first: Deferred[Any], others: tuple[Hook, ...], arguments: Any) -> Any:
         _obey(await first)

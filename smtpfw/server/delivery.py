@@ -24,7 +24,6 @@ from smtpfw.body import MessageBody
 from smtpfw.errors import DataReset, SMTPError
 from smtpfw.interfaces import IBody, ILMTPSession, ISession
 from smtpfw.server.status import StatusCollector
-from smtpfw.session import overridden
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.incoming import finish_unheard
@@ -44,6 +43,7 @@ class Delivery:
 
     :param host: calls hooks, and knows whether the client is still there.
     :param session: whose message it is, whatever session is asked next.
+    :param data: its hook; None where it has none of its own.
     :param judge: what is to be asked of the message before its end is given to the session; None for nothing.
 
     :ivar ended: whether the true end of the message has come, and it is the session's now.
@@ -66,12 +66,18 @@ class Delivery:
     )
 
     def __init__(
-        self, host: SessionHost, protocol: SMTPServerProtocol, session: ISession, judge: Callable[..., Any] | None
+        self,
+        host: SessionHost,
+        protocol: SMTPServerProtocol,
+        session: ISession,
+        data: Callable[[IBody], Any] | None,
+        judge: Callable[..., Any] | None,
     ) -> None:
         self._host = host
         self._protocol = protocol
         self._session = session
-        self._hook = self._choose_hook()
+        lmtp = protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(session)
+        self._hook = self._take_lmtp if lmtp else data
         self._judge = judge
         # What the session reads, and the hook while it waits; what it has answered, and whether the connection waits
         # for that; what ended the message early; and what the checks get to see.
@@ -122,7 +128,11 @@ class Delivery:
         self._collect_header(data)
         message = self._protocol.wire.message
         assert message is not None
-        return self._host.ask(OK_MESSAGE, self._judge, bytes(self._header), message.size)
+        try:
+            answer = self._judge(bytes(self._header), message.size)
+        except Exception as error:
+            return self._host.refusal(error)
+        return None if answer is None else self._host.wait(answer)
 
     def end(self, data: bytes) -> Answer:
         """The last octets of the message; or nothing, if :meth:`fail` said why it is none."""
@@ -177,12 +187,6 @@ class Delivery:
             answer.addCallback(self._answered).addErrback(self._host.broken)
         else:
             self._answer = answer
-
-    def _choose_hook(self) -> Callable[[IBody], Any] | None:
-        if self._protocol.wire.config.protocol == LMTP and ILMTPSession.providedBy(self._session):
-            return self._take_lmtp
-        hook: Callable[[IBody], Any] | None = overridden(self._session, "data")
-        return hook
 
     def _take_lmtp(self, body: IBody) -> Any:
         wire = self._protocol.wire

@@ -34,6 +34,7 @@ printable. And a line stays short, however many recipients there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -182,7 +183,12 @@ def _envelope(protocol: SMTPServerProtocol, transaction: Transaction) -> dict[st
 
 def _line(reply: Reply) -> str:
     """A reply in one line, as the client reads it."""
-    return reply.wire[:-2].decode("ascii").replace("\r\n", " / ")
+    return _in_one_line(reply.wire)
+
+
+@lru_cache(maxsize=64)
+def _in_one_line(octets: bytes) -> str:
+    return octets[:-2].decode("ascii").replace("\r\n", " / ")
 
 
 def _short(lines: list[str]) -> str:

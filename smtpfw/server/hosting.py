@@ -52,6 +52,7 @@ class SessionHost(HookCaller):
         "_checks",
         "_connect_due",
         "_connection",
+        "_data",
         "_delivery",
         "_factory",
         "_first_context",
@@ -157,14 +158,14 @@ class SessionHost(HookCaller):
 
         hello = session.hello if IHelloSession.providedBy(session) else None
         verify = session.verify if IVerifySession.providedBy(session) else None
-        mail, rcpt = overridden(session, "mail"), overridden(session, "rcpt")
-        for name in ("data", "reset", "logout"):
+        mail, rcpt, data = overridden(session, "mail"), overridden(session, "rcpt"), overridden(session, "data")
+        for name in ("reset", "logout"):
             # They are looked for when they are needed; who lacks one is told now.
             getattr(session, name)
         # Nothing of it holds before all of it is there.
         self._hello, self._verify = checked("hello", hello), verify
         self._mail, self._rcpt = checked("mail", mail), checked("rcpt", rcpt)
-        self._start, self._judge = checked("data", None), checked("message", None)
+        self._start, self._data, self._judge = checked("data", None), data, checked("message", None)
         self._session = session
 
     def replace_session(self, session: ISession) -> None:
@@ -361,7 +362,7 @@ class SessionHost(HookCaller):
     def _message(self) -> Delivery:
         if self._delivery is None:
             assert self._session is not None
-            self._delivery = Delivery(self, self._protocol, self._session, self._judge)
+            self._delivery = Delivery(self, self._protocol, self._session, self._data, self._judge)
         return self._delivery
 
     def delivered(self) -> None:

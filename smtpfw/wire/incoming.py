@@ -20,6 +20,7 @@ from smtpfw.wire.application import PENDING, Outcome
 from smtpfw.wire.body import DataDecoder
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.outcomes import Outcomes
+from smtpfw.wire.phases import CLOSED
 from smtpfw.wire.replies import OK_MESSAGE, Reply
 
 if TYPE_CHECKING:
@@ -155,6 +156,9 @@ def end_message(connection: ServerConnection, data: bytes) -> Any:
 
 def _answer_message(connection: ServerConnection, message: IncomingMessage, data: bytes, judgement: Outcome) -> Any:
     """It is known whether the message is refused for what it is; if not, the session's answer counts."""
+    if connection.phase is CLOSED:
+        # Who was asked has said the last word to the peer itself: the message is nobody's.
+        return None
     if isinstance(judgement, SMTPError):
         message.refuse(judgement)
     if message.error is not None:
