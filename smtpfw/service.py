@@ -178,7 +178,7 @@ class SMTPService(Service):
         few = allow_connections(self.plan.config.max_connections)
         if few is not None:
             self._log.warn(
-                "{count} connections need more open files than {few}, all that we may have; see LimitNOFILE=, ulimit -n",
+                "{count} connections need more than {few} open files, which is all we may have; raise ulimit -n",
                 count=self.plan.config.max_connections,
                 few=few,
             )
