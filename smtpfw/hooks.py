@@ -14,7 +14,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-__all__ = ["call_hook", "notify", "settle"]
+from smtpfw.errors import SMTPError
+from smtpfw.wire.replies import Reply
+
+__all__ = ["Acceptance", "accepted", "call_hook", "notify", "settle"]
+
+#: What a hook says yes with; None is the standard reply.
+Acceptance = Reply | str | None
 
 
 def call_hook(hook: Callable[..., Any], *arguments: Any) -> Any:
@@ -37,6 +43,24 @@ def settle(result: Any) -> Any:
     if isinstance(result, Deferred):
         return _unwrap(result)
     return result
+
+
+def accepted(answer: Any) -> Acceptance:
+    """
+    What a hook has said yes with.
+
+    :raises SMTPError: when it has refused by returning a reply: the client must not be told one thing and the
+        transaction another.
+    :raises TypeError: when it has given what is no answer.
+    """
+    if answer is None or isinstance(answer, str):
+        return answer
+    if isinstance(answer, Reply):
+        if 200 <= answer.code < 300:
+            return answer
+        if answer.code >= 400:
+            raise SMTPError(answer.code, answer.enhanced_code, answer.text)
+    raise TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {answer!r}")
 
 
 def notify(failed: Callable[[Failure], Any], hook: Callable[..., Any], *arguments: Any) -> None:

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpfw.errors import DataReset, SMTPError, TryAgainLater
-from smtpfw.hooks import settle
+from smtpfw.hooks import accepted, settle
 from smtpfw.wire.application import Outcome
 from smtpfw.wire.replies import Reply
 
@@ -61,15 +61,11 @@ class HookCaller:
     def _success(self, result: Any, standard: Reply) -> Outcome:
         if result is None:
             return None
-        if isinstance(result, Reply):
-            if 200 <= result.code < 300:
-                return result
-            if result.code >= 400:
-                # A refusal, however it is spelled: the client must not be told one thing and the transaction another.
-                return SMTPError(result.code, result.enhanced_code, result.text)
-        if isinstance(result, str):
-            return Reply(standard.code, result, standard.enhanced_code)
-        return self.refusal(TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {result!r}"))
+        try:
+            said = accepted(result)
+        except Exception as error:
+            return self.refusal(error)
+        return Reply(standard.code, said, standard.enhanced_code) if isinstance(said, str) else said
 
     def _failed(self, failure: Failure) -> Outcome:
         error = failure.value

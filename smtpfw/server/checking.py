@@ -19,14 +19,13 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from smtpfw.check import STAGES, Check
-from smtpfw.errors import ConfigError, ServiceNotAvailable, SMTPError
-from smtpfw.hooks import call_hook, notify, settle
+from smtpfw.errors import ConfigError, ServiceNotAvailable
+from smtpfw.hooks import accepted, call_hook, notify, settle
 from smtpfw.interfaces import ICheck, IConnection
 from smtpfw.policies import EarlyTalkers, LoopLimit
 from smtpfw.server.connection import Connection
 from smtpfw.session import overridden
 from smtpfw.wire.profiles import Profile
-from smtpfw.wire.replies import Reply
 
 Hook = Callable[..., Any]
 
@@ -137,11 +136,10 @@ class _Asking:
 
 
 def _obey(answer: Any) -> None:
-    if answer is None:
-        return
-    if isinstance(answer, Reply) and answer.code >= 400:
-        raise SMTPError(answer.code, answer.enhanced_code, answer.text)
-    raise TypeError(f"a check returns None, or refuses by raising an SMTPError or returning its Reply, not {answer!r}")
+    if accepted(answer) is not None:
+        raise TypeError(
+            f"a check returns None, or refuses by raising an SMTPError or returning its Reply, not {answer!r}"
+        )
 
 
 def _overridden(checks: tuple[ICheck, ...], name: str) -> tuple[Hook, ...]:

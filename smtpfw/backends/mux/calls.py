@@ -19,34 +19,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpfw.errors import DataReset, SMTPError
-from smtpfw.hooks import call_hook
-from smtpfw.wire.replies import Reply
+from smtpfw.hooks import Acceptance, accepted, call_hook
 
-__all__ = ["Acceptance", "Call", "Gate", "Hook", "accepted", "ask"]
+__all__ = ["Call", "Gate", "Hook", "ask"]
 
 Hook = Callable[..., Any]
 
-#: What a hook says yes with; None is the standard reply.
-Acceptance = Reply | str | None
-
 _log = Logger()
-
-
-def accepted(answer: Any) -> Acceptance:
-    """
-    What a hook has said yes with.
-
-    :raises SMTPError: when it has refused by returning a reply.
-    :raises TypeError: when it has given what is no answer.
-    """
-    if isinstance(answer, Reply):
-        if answer.code >= 400:
-            raise SMTPError(answer.code, answer.enhanced_code, answer.text)
-        if answer.code < 300:
-            return answer
-    elif answer is None or isinstance(answer, str):
-        return answer
-    raise TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {answer!r}")
 
 
 async def ask(hook: Hook, *arguments: Any) -> Acceptance:

@@ -15,10 +15,11 @@ from typing import Any
 
 from zope.interface import implementer
 
-from smtpfw.backends.mux.calls import Gate, Hook, accepted
+from smtpfw.backends.mux.calls import Gate, Hook
 from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.tee import Leg, Tee
 from smtpfw.errors import SMTPError, TryAgainLater
+from smtpfw.hooks import accepted
 from smtpfw.interfaces import IBody, ILMTPSession, IStatusCollector
 from smtpfw.memory import MemoryBudget
 from smtpfw.wire.grammar import Address

@@ -16,13 +16,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from smtpfw.backends.mux.calls import Acceptance
 from smtpfw.backends.mux.lmtp import deliver_each, lmtp_hook
 from smtpfw.backends.mux.routes import Routes
 from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.two_phase import TwoPhaseDelivery
 from smtpfw.errors import MailboxUnavailable, TooManyRecipients, TryAgainLater
-from smtpfw.hooks import call_hook
+from smtpfw.hooks import Acceptance, call_hook
 from smtpfw.interfaces import (
     IBody,
     IConnection,

@@ -20,9 +20,9 @@ from twisted.logger import Logger
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
 
-from smtpfw.backends.mux.calls import Acceptance, Hook, ask
+from smtpfw.backends.mux.calls import Hook, ask
 from smtpfw.errors import SMTPError, TryAgainLater
-from smtpfw.hooks import call_hook, notify
+from smtpfw.hooks import Acceptance, call_hook, notify
 from smtpfw.interfaces import IBackend, IConnection, IHelloSession, ISession, ITwoPhaseSession
 from smtpfw.session import overridden
 from smtpfw.wire.grammar import Address

@@ -20,10 +20,11 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from smtpfw.backends.mux.calls import Acceptance, Call, Gate, accepted
+from smtpfw.backends.mux.calls import Call, Gate
 from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.tee import Leg, Tee, ended
 from smtpfw.errors import SMTPError, TryAgainLater
+from smtpfw.hooks import Acceptance, accepted
 from smtpfw.interfaces import IBody, IPrepared
 from smtpfw.memory import MemoryBudget
 from smtpfw.wire.replies import Reply
