@@ -7,17 +7,19 @@ is stepped once by hand, and gets one only if it really suspends.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Generator
 from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from zope.interface.interface import InterfaceClass, Method
 
 from smtpfw.errors import SMTPError
 from smtpfw.wire.replies import Reply
 
-__all__ = ["Acceptance", "accepted", "call_hook", "notify", "settle"]
+__all__ = ["Acceptance", "accepted", "call_hook", "check_hooks", "notify", "settle"]
 
 #: What a hook says yes with; None is the standard reply.
 Acceptance = Reply | str | None
@@ -61,6 +63,31 @@ def accepted(answer: Any) -> Acceptance:
         if answer.code >= 400:
             raise SMTPError(answer.code, answer.enhanced_code, answer.text)
     raise TypeError(f"a hook returns None, a Reply of class 2, 4 or 5, or a text, not {answer!r}")
+
+
+def check_hooks(thing: Any, interface: InterfaceClass) -> None:
+    """
+    Look whether all methods of an interface are there, and can be called as they will be.
+
+    :param thing: an object, or a class whose objects are meant.
+    :raises TypeError: one line that names the method and its arguments.
+    """
+    name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
+    for hook, declared in interface.namesAndDescriptions(all=True):
+        if not isinstance(declared, Method):
+            continue
+        arguments = ", ".join(declared.positional)
+        method = getattr(thing, hook, None)
+        if not callable(method):
+            raise TypeError(f"{name} has no {hook}({arguments})")
+        try:
+            own = (None,) if isinstance(thing, type) else ()
+            inspect.signature(method).bind(*own, *declared.positional)
+        except TypeError:
+            raise TypeError(f"{name}.{hook} can't be called with ({arguments})") from None
+        except ValueError:
+            # What is written in C may have no signature to be asked.
+            continue
 
 
 def notify(failed: Callable[[Failure], Any], hook: Callable[..., Any], *arguments: Any) -> None:

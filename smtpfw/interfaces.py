@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from smtpfw.wire.grammar import Address
     from smtpfw.wire.parameters import Options
     from smtpfw.wire.replies import Reply
-    from smtpfw.wire.transaction import Transaction
+    from smtpfw.wire.transaction import Recipient, Transaction
 
 __all__ = [
     "IAuthSession",
@@ -75,8 +75,8 @@ class IConnection(Interface):
     identity: str = Attribute("Who the client has authenticated as; empty if it has not.")
     mechanism: str = Attribute("By which SASL mechanism; empty if it has not.")
     transaction: Transaction | None = Attribute(
-        "The sender, the accepted recipients and the id of the transaction under way; None outside of one. A session "
-        "finds exactly those recipients there that it has accepted itself. "
+        "The sender, the accepted recipients (each has ``address`` and ``options``) and the id of the transaction that "
+        "is under way; None outside of one. A session finds exactly those recipients that it has accepted itself. "
         "A new object is made at each MAIL, and it is never changed after the end of its message."
     )
     tls_state: TLSState | None = Attribute(
@@ -265,13 +265,14 @@ class IHelloSession(ISession):
 class IStatusCollector(Interface):
     """Where an :class:`ILMTPSession` says what became of a message, recipient by recipient."""
 
-    def set_status(recipient: Address, outcome: Any = None) -> None:
+    def set_status(recipient: Address | Recipient, outcome: Any = None) -> None:
         """
         Say what became of the message for one recipient; once for each, in any order, until ``lmtp_data`` ends.
 
         Its reply leaves as soon as those of the recipients before it have left, but not before the message is whole.
 
-        :param recipient: as it was given to ``rcpt``. When the same address was accepted twice, the first call is for
+        :param recipient: as it was given to ``rcpt``, or one of ``connection.transaction.recipients``.
+            When the same address was accepted twice, the first call is for
             the first, the second for the second.
         :param outcome: None for success, a :class:`~smtpfw.wire.replies.Reply` or a text for success with that, an
             exception for failure. One that is no :class:`~smtpfw.errors.SMTPError` is a fault of ours: 451 4.3.0.

@@ -28,7 +28,13 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from smtpfw.config import ServicePlan, make_plan
-from smtpfw.config.describing import describe_backend, describe_checks, describe_listening, describe_trial
+from smtpfw.config.describing import (
+    describe_auth,
+    describe_backend,
+    describe_checks,
+    describe_listening,
+    describe_trial,
+)
 from smtpfw.config.descriptors import allow_connections
 from smtpfw.config.listeners import bind_all, check_ports
 from smtpfw.config.logging import make_observer, make_protocol_log
@@ -184,6 +190,7 @@ class SMTPService(Service):
             )
         for line in (
             *describe_listening(self.plan, self.sockets),
+            *describe_auth(self.plan),
             *describe_checks(self.plan),
             *describe_backend(self.plan),
             *describe_trial(self.plan, self.sockets),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from zope.interface import implementer
+from zope.interface import implementedBy, implementer
 
+from smtpfw.errors import ConfigError
+from smtpfw.hooks import check_hooks
 from smtpfw.interfaces import IBackend, IBody, IConnection, ISession
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -50,11 +52,20 @@ class SessionBackend:
         SessionBackend(Inbox)
 
     :param make_session: called with the connection; a Session class, or any function that gives an ISession.
+    :raises ConfigError: if it is neither, or a hook of the class can't be called as it would be.
     """
 
     honours: frozenset[str] = frozenset()
 
     def __init__(self, make_session: Any) -> None:
+        if not callable(make_session):
+            raise ConfigError(f"{make_session!r} makes no sessions; a session class is meant, or a function")
+        if isinstance(make_session, type):
+            for interface in implementedBy(make_session):  # type: ignore[no-untyped-call]
+                try:
+                    check_hooks(make_session, interface)
+                except TypeError as error:
+                    raise ConfigError(str(error)) from None
         self._make_session = make_session
 
     def new_session(self, connection: IConnection) -> Any:

@@ -29,7 +29,7 @@ OPERATING = ROOT / "docs" / "operating.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 #: Options of pip, curl and swaks.
-OF_OTHERS = {"--quiet", "--mail-from", "--mail-rcpt", "--server", "--from", "--to"}
+OF_OTHERS = {"--quiet", "--mail-from", "--mail-rcpt", "--server", "--from", "--to", "--stdin"}
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

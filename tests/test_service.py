@@ -393,7 +393,7 @@ def test_systemd_is_told(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_checks_are_asked(run: Any) -> None:
-    server = run("--listen", LOOPBACK, "--backend", "discard", "--checks", "rate:ip=1/h", "--checks", "require_auth")
+    server = run("--listen", LOOPBACK, "--backend", "discard", "--checks", "rate:ip=1/h", "--checks", "require_tls")
     with smtplib.SMTP("127.0.0.1", server.ports[0], timeout=30) as client:
         client.ehlo()
         assert [client.mail("a@example.org")[0] for _ in range(2)] == [530, 450]

@@ -95,7 +95,12 @@ def checker_from_string(text: str, mechanisms: Iterable[ISASLServerFactory] = ST
     """
     prefix, colon, rest = text.partition(":")
     if prefix == _USERS_FILE:
-        return UsersFile(rest)
+        if not rest:
+            raise ConfigError(f"--auth {text}: it is written {_USERS_FILE}:PATH")
+        try:
+            return UsersFile(rest)
+        except ConfigError as error:
+            raise ConfigError(f"--auth {text}: {error}") from None
     if prefix == _CERTIFICATE:
         if colon:
             raise ConfigError(f"--auth {text}: it is written {_CERTIFICATE}, and takes nothing behind it")

@@ -15,17 +15,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from twisted.internet.interfaces import IReactorTime
-from zope.interface.exceptions import Invalid
-from zope.interface.verify import verifyObject
 
 from smtpfw import policies
 from smtpfw.config import names, units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
+from smtpfw.hooks import check_hooks
 from smtpfw.interfaces import ICheck
 
 __all__ = ["BUILT_IN", "BuiltInCheck", "check_from_string", "describe_check"]
@@ -174,12 +172,12 @@ def _python_check(description: Description) -> ICheck:
         raise ConfigError(f"{type(found).__name__} is neither a class nor a function nor a check")
     usage = f"{module_name}:{name}{names.signature(found)}"
     check = names.make(found, arguments, description.named, usage)
-    try:
-        verifyObject(ICheck, check)
-    except Invalid:
+    if not ICheck.providedBy(check):
         if inspect.iscoroutine(check):
             check.close()
-        raise ConfigError(
-            f"{type(check).__name__} is no check; subclass smtpfw.Check, or make a FunctionCheck"
-        ) from None
-    return cast(ICheck, check)
+        raise ConfigError(f"{type(check).__name__} is no check; subclass smtpfw.Check, or make a FunctionCheck")
+    try:
+        check_hooks(check, ICheck)
+    except TypeError as error:
+        raise ConfigError(f"it can't be asked: {error}") from None
+    return check

@@ -10,9 +10,10 @@ import socket
 from smtpfw.config.checks import describe_check
 from smtpfw.config.plan import ServicePlan
 from smtpfw.config.sockets import BoundSocket
+from smtpfw.extensions import Auth
 from smtpfw.wire.config import LMTP
 
-__all__ = ["describe_backend", "describe_checks", "describe_listening", "describe_trial"]
+__all__ = ["describe_auth", "describe_backend", "describe_checks", "describe_listening", "describe_trial"]
 
 #: What a client on this machine connects to when we listen on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -37,9 +38,19 @@ def describe_checks(plan: ServicePlan) -> list[str]:
     return [f"Checked first: {describe_check(check)}" for check in plan.checks]
 
 
+def describe_auth(plan: ServicePlan) -> list[str]:
+    """One line that tells whether clients may or must authenticate; none where they can't."""
+    return [f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}" for auth in _auths(plan)]
+
+
+def _auths(plan: ServicePlan) -> list[Auth]:
+    return [extension for extension in plan.extensions if isinstance(extension, Auth)]
+
+
 def describe_trial(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:
     """One line that sends a message to the first listener; none when there is nothing to send to."""
-    if not sockets:
+    if not sockets or any(auth.required for auth in _auths(plan)):
+        # Nobody but who has a password could send.
         return []
     first = sockets[0]
     if plan.config.protocol == LMTP:

@@ -62,6 +62,8 @@ class ServerOptions(usage.Options):
         except getopt.GetoptError as error:
             known = [name.rstrip("=") for name in self.longOpt]
             near = nearest(error.opt, known).replace("did you mean ", "did you mean --")
+            if error.opt in known:
+                near = "; --help tells which"
             raise usage.UsageError(f"{error.msg}{near or '; --help lists all'}") from None
         super().parseOptions(words)  # type: ignore[no-untyped-call]
 

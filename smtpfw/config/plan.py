@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string
-from smtpfw.config.backends import backend_from_string
+from smtpfw.config.backends import BUILT_IN, backend_from_string
 from smtpfw.config.checks import check_from_string
 from smtpfw.config.listeners import Listener, parse_listener
 from smtpfw.config.settings import BY_NAME, SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
+from smtpfw.policies import RequireAuth, SenderBelongsToLogin
 from smtpfw.sasl import STANDARD as STANDARD_MECHANISMS
 from smtpfw.sasl.plugins import available_mechanisms
 from smtpfw.tls import server_context
@@ -73,13 +74,13 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
     listeners = tuple(map(parse_listener, values["listen"]))
     server = {name: values[name] for name in SERVER_NAMES}
     server["hostname"] = server["hostname"] or default_hostname()
+    if values["require_client_certificate"] and not values["client_ca"]:
+        raise ConfigError("--require-client-certificate: by whom must they be signed? give --client-ca FILE")
     tls = _make_tls(values) if values["tls"] else None
     for name in ("require_tls", "client_ca", "require_client_certificate"):
         if tls is None and values[name]:
             option = BY_NAME[name].option
             raise ConfigError(f"--{option}: there is no certificate of our own to offer; give --tls CERT[:KEY]")
-    if values["require_client_certificate"] and not values["client_ca"]:
-        raise ConfigError("--require-client-certificate: by whom must they be signed? give --client-ca FILE")
     for listener in listeners:
         if listener.implicit_tls and tls is None:
             raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
@@ -87,8 +88,16 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
     extensions: tuple[Extension, ...] = STANDARD
     if values["auth"]:
         extensions = (*STANDARD, _make_auth(values, tls is not None))
-    elif values["require_auth"]:
-        raise ConfigError("--require-auth: there is nobody who could authenticate; give --auth")
+    for name in ("require_auth", "allow_insecure_auth", "auth_mechanisms"):
+        if values[name] and not values["auth"]:
+            raise ConfigError(f"--{BY_NAME[name].option}: there is nobody who could authenticate; give --auth")
+    checks = tuple(check_from_string(text, reactor) for text in values["checks"])
+    for text, check in zip(values["checks"], checks, strict=True):
+        if isinstance(check, (RequireAuth, SenderBelongsToLogin)) and not values["auth"]:
+            raise ConfigError(f"--checks {text}: there is nobody who could authenticate; give --auth")
+    prefix = values["backend"].partition(":")[0]
+    if values["auth"] == "session" and prefix in BUILT_IN:
+        raise ConfigError(f"--auth session: the sessions of {prefix} verify nobody; that is for a backend of your own")
     return ServicePlan(
         listeners=listeners,
         backend=backend_from_string(values["backend"]),
@@ -96,7 +105,7 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
         config=ServerConfig(**server),
         tls=tls,
         extensions=extensions,
-        checks=tuple(check_from_string(text, reactor) for text in values["checks"]),
+        checks=checks,
         grace=values["grace"],
     )
 

@@ -172,7 +172,9 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     "Who may send": (
         Setting(
-            "auth", CHECKER, "offer AUTH, by htpasswd:PATH, a twisted.cred checker, or module:function of your own"
+            "auth",
+            CHECKER,
+            "offer AUTH, by htpasswd:PATH, certificate, session, a twisted.cred checker, or your own module:function",
         ),
         Setting(
             "auth_mechanisms",
@@ -196,7 +198,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
         Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
         Setting(
-            "client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; offers AUTH EXTERNAL"
+            "client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; for AUTH EXTERNAL"
         ),
         Setting("require_client_certificate", FLAG, "end the handshake of a client that has none"),
         Setting("require_tls", FLAG, "refuse mail on a connection without TLS"),
@@ -210,13 +212,16 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("max_recipients", COUNT, "recipients of one message", zero="no limit"),
         Setting("max_connections", COUNT, "clients at a time", zero="no limit"),
         Setting(
-            "max_connections_per_address", COUNT, "of them from one IPv4 address, or one IPv6 /64", zero="no limit"
+            "max_connections_per_address",
+            COUNT,
+            "clients at a time from one IPv4 address, or one IPv6 /64",
+            zero="no limit",
         ),
         Setting("max_buffered_bytes", SIZE, "of one client that wait to be used, before it is paused", zero="no limit"),
         Setting(
             "max_memory_bytes",
             SIZE,
-            "of messages in memory, all together, before new ones have to wait",
+            "of messages in memory, all together, before new ones are refused for now",
             zero="no limit",
         ),
         Setting("max_commands_without_mail", COUNT, "commands that lead to no message before closing", zero="no limit"),

@@ -29,6 +29,7 @@ from smtpfw.errors import (
     AuthRequired,
     AuthUnavailable,
     BadSequence,
+    ConfigError,
     EncryptionRequired,
     MechanismUnknown,
     SMTPError,
@@ -88,6 +89,7 @@ class Auth(Extension):
     :param required: answer MAIL with 530 5.7.0 until the client has authenticated (RFC 4954 section 6).
     :param allow_insecure: offer it on a clear line, too, where whoever listens learns passwords.
     :param failure_delay: seconds that a wrong answer waits for its 535.
+    :raises ConfigError: for a checker that can work with none of the mechanisms.
     """
 
     keyword = "AUTH"
@@ -103,8 +105,13 @@ class Auth(Extension):
         allow_insecure: bool = False,
         failure_delay: float = FAILURE_DELAY,
     ) -> None:
-        self._checker = checker
         self._mechanisms = tuple(mechanisms)
+        if checker is not None and not any(_can_verify(checker, mechanism) for mechanism in self._mechanisms):
+            raise ConfigError(
+                f"{type(checker).__name__} verifies none of the mechanisms "
+                f"{' '.join(mechanism.name for mechanism in self._mechanisms)}; a function goes into a FunctionChecker"
+            )
+        self._checker = checker
         self._required = required
         self._allow_insecure = allow_insecure
         self._failure_delay = failure_delay
@@ -123,6 +130,17 @@ class Auth(Extension):
         if connection.identity or not self._secure(connection):
             return None
         return " ".join(self._offered(connection)) or None
+
+    def describe(self) -> str:
+        """Which mechanisms, and where, in words."""
+        names = [one.name for one in self._mechanisms if self._checker is None or _can_verify(self._checker, one)]
+        whose = "the sessions' own, or " if self._checker is None else ""
+        return f"{whose}{' '.join(names)}{', on a clear line, too' if self._allow_insecure else ', under TLS'}"
+
+    @property
+    def required(self) -> bool:
+        """Whether nobody may send without."""
+        return self._required
 
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
         """See :meth:`Extension.check_mail`."""

@@ -15,12 +15,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from zope.interface.exceptions import Invalid
-from zope.interface.verify import verifyObject
 
 from smtpfw.check import STAGES, Check
 from smtpfw.errors import ConfigError, ServiceNotAvailable
-from smtpfw.hooks import accepted, call_hook, notify, settle
+from smtpfw.hooks import accepted, call_hook, check_hooks, notify, settle
 from smtpfw.interfaces import ICheck, IConnection
 from smtpfw.policies import EarlyTalkers, LoopLimit
 from smtpfw.server.connection import Connection
@@ -56,9 +54,9 @@ class Checks:
             if isinstance(check, type) or not ICheck.providedBy(check):
                 raise ConfigError(f"{check!r} is no check; an instance of a subclass of smtpfw.Check is meant")
             try:
-                verifyObject(ICheck, check)
-            except Invalid as error:
-                raise ConfigError(f"{check!r} is no check: {' '.join(str(error).split())}") from None
+                check_hooks(check, ICheck)
+            except TypeError as error:
+                raise ConfigError(f"it can't be asked: {error}") from None
         self._hooks = {stage: _overridden(checks, stage) for stage in STAGES}
         self._disconnected = _overridden(checks, "disconnected")
 

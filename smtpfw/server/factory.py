@@ -82,6 +82,11 @@ class SMTPServerFactory(ServerFactory):
         if isinstance(backend, type) and ISession.implementedBy(backend):
             raise ConfigError(f"{backend.__name__} is a session class; give SessionBackend({backend.__name__})")
         verifyObject(IBackend, backend)
+        if tls is not None and not (IOpenSSLServerConnectionCreator.providedBy(tls) or hasattr(tls, "getContext")):
+            raise ConfigError(
+                f"tls: {type(tls).__name__} is nothing that Twisted begins TLS with; "
+                "smtpfw.tls.server_context(certificate, key) makes what is meant"
+            )
         if reactor is None:
             # Not at the top: importing it installs it, and twistd's --reactor would come too late.
             from twisted.internet import reactor as default

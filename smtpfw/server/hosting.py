@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from smtpfw.errors import InsufficientStorage, SMTPError
 from smtpfw.hooks import call_hook, notify, settle
-from smtpfw.interfaces import IHelloSession, ISession, IVerifySession
+from smtpfw.interfaces import IHelloSession, ILMTPSession, ISession, IVerifySession
 from smtpfw.sasl.values import SASLContext
 from smtpfw.server.calling import Hook, HookCaller
 from smtpfw.server.connection import Connection
@@ -29,6 +29,7 @@ from smtpfw.server.delivery import Delivery
 from smtpfw.session import overridden
 from smtpfw.tls import channel_bindings, tls_state
 from smtpfw.wire.application import PENDING, Answer, Outcome
+from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import OK, OK_RECIPIENT, OK_SENDER, Reply
@@ -122,7 +123,7 @@ class SessionHost(HookCaller):
         self._waiting_for = None
         try:
             self._serve(session)
-        except AttributeError:
+        except (AttributeError, TypeError):
             # It is no session: a forgotten ``return`` gives None.
             self._open_failed(Failure())
             return
@@ -159,6 +160,10 @@ class SessionHost(HookCaller):
         hello = session.hello if IHelloSession.providedBy(session) else None
         verify = session.verify if IVerifySession.providedBy(session) else None
         mail, rcpt, data = overridden(session, "mail"), overridden(session, "rcpt"), overridden(session, "data")
+        if data is None and ILMTPSession.providedBy(session) and self._protocol.wire.config.protocol != LMTP:
+            raise TypeError(
+                f"{type(session).__name__} takes messages by lmtp_data only, and this is no LMTP: all were lost"
+            )
         for name in ("reset", "logout"):
             # They are looked for when they are needed; who lacks one is told now.
             getattr(session, name)

@@ -304,7 +304,13 @@ class SMTPServerProtocol(Protocol):
         self._write()
         self._direct = False
         self._shake_hands()
-        self.transport.startTLS(self.factory.tls)
+        try:
+            self.transport.startTLS(self.factory.tls)
+        except Exception:
+            # The peer was told that TLS begins: whatever it sends now must not be read as anything else.
+            self.log.failure("{connection}: TLS could not be begun, aborting", connection=self.wire.id)
+            self.wire.close()
+            self.transport.abortConnection()
 
     def _shake_hands(self) -> None:
         self._handshaking = True

@@ -28,9 +28,10 @@ class StatusCollector:
         for position, recipient in enumerate(recipients):
             self._positions.setdefault(recipient.address, deque()).append(position)
 
-    def set_status(self, recipient: Address, outcome: Any = None) -> None:
+    def set_status(self, recipient: Address | Recipient, outcome: Any = None) -> None:
         """See :meth:`IStatusCollector.set_status`."""
-        positions = self._positions.get(recipient)
+        address = recipient.address if isinstance(recipient, Recipient) else recipient
+        positions = self._positions.get(address)
         if positions is None:
             raise ValueError(f"{recipient} is no recipient of this message")
         if not positions:

@@ -14,10 +14,13 @@ from smtpfw.wire.parameters import Options
 
 
 class Recipient(NamedTuple):
-    """One accepted RCPT; the same address may come twice."""
+    """One accepted RCPT; the same address may come twice. Its text is that of the address."""
 
     address: Address
     options: Options
+
+    def __str__(self) -> str:
+        return str(self.address)
 
 
 class Transaction:

@@ -170,6 +170,13 @@ def plan(*arguments: str) -> Any:
     [
         (("--auth", "memory:tim:secret"), "--auth: it is offered under TLS only"),
         (("--require-auth",), "--require-auth: there is nobody who could authenticate"),
+        (("--allow-insecure-auth",), "--allow-insecure-auth: there is nobody who could authenticate"),
+        (("--auth-mechanisms", "PLAIN"), "--auth-mechanisms: there is nobody who could authenticate"),
+        (("--checks", "require_auth"), "--checks require_auth: there is nobody who could authenticate"),
+        (("--checks", "sender_login"), "--checks sender_login: there is nobody who could authenticate"),
+        (("--auth", "session", "--allow-insecure-auth"), "--auth session: the sessions of discard verify nobody"),
+        (("--auth", "htpasswd", "--allow-insecure-auth"), "--auth htpasswd: it is written htpasswd:PATH"),
+        (("--auth", "htpasswd:/none", "--allow-insecure-auth"), "--auth htpasswd:/none: /none: the users file"),
     ],
 )
 def test_what_does_not_go_together(arguments: tuple[str, ...], expected: str) -> None:

@@ -203,7 +203,7 @@ def test_a_module_of_one_file_needs_no_dot(tmp_path: Path, monkeypatch: pytest.M
         ("checkcode.own:wrong", "int is no check; subclass smtpfw.Check"),
         ("checkcode.own:late", "coroutine is no check"),
         ("checkcode.own:Undeclared", "Undeclared is no check"),
-        ("checkcode.own:Half", "Half is no check"),
+        ("checkcode.own:Half", "it can't be asked: Half has no hello(connection, name, extended)"),
         ("checkcode.own:broken", "TypeError: inside"),
         ("checkcode.own:refuses", "not on Sundays"),
     ],

@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from smtpfw import Address, ServerConfig, Session, SessionBackend, SMTPServerFactory
-from smtpfw.errors import AuthFailed
+from smtpfw.errors import AuthFailed, ConfigError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.extensions.auth import AUTH, FAILURE_DELAY
 from smtpfw.interfaces import IAuthSession, IPlainAuthSession
@@ -124,6 +124,16 @@ class Offer(AuthTestCase):
     def test_nothing_once_it_is_done(self) -> None:
         client = self.connect(HELLO, b"AUTH PLAIN " + GOOD + b"\r\n")
         self.assertNotIn(b"AUTH", client.send(HELLO))
+
+
+class Described(TestCase):
+    def test_in_words(self) -> None:
+        words = "SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN, under TLS"
+        self.assertEqual(Auth(Users()).describe(), words)
+
+    def test_a_function_is_no_checker(self) -> None:
+        with self.assertRaisesRegex(ConfigError, "FunctionChecker"):
+            Auth(lambda username, password: True)
 
 
 class Exchange(AuthTestCase):

@@ -47,6 +47,10 @@ class MailboxSession(Session):
         if first_word(recipient.local_part) == UNKNOWN:
             raise MailboxUnavailable(f"{recipient.local_part} is not here")
 
+    async def data(self, body: IBody) -> None:
+        """By SMTP all have one answer, and it is yes; nothing is kept."""
+        await body.read()
+
     async def lmtp_data(self, body: IBody, status: IStatusCollector) -> None:
         octets = await body.read()
         transaction = self.connection.transaction

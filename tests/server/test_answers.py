@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +14,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from smtpfw import Address, Reply, SessionBackend, SMTPError
+from smtpfw.errors import ConfigError
+from smtpfw.extensions import StartTLS
 from smtpfw.interfaces import IBody, ILMTPSession, ISession, IStatusCollector
 from smtpfw.session import Session
 from smtpfw.testing import MemoryClient, RecordingBackend
@@ -20,7 +23,7 @@ from smtpfw.wire.config import LMTP
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.phases import READY, Verb
 from smtpfw.wire.profiles import STRICT
-from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT, codes, greeted, make_factory
+from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT, codes, connect, greeted, make_factory
 
 
 class RepliesOfHooks(TestCase):
@@ -188,3 +191,59 @@ class Clocks(TestCase):
         client.disconnect()
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertEqual(client.received(), b"")
+
+
+class SessionClasses(TestCase):
+    """What can't work is found when the backend is made, or refuses everybody; no mail is lost by it."""
+
+    def test_hooks_that_can_not_be_called(self) -> None:
+        class Misses(Session):
+            def rcpt(self, recipient: Any) -> None:  # type: ignore[override]
+                """Has no options."""
+
+        with self.assertRaisesRegex(ConfigError, r"Misses.rcpt can't be called with \(recipient, options\)"):
+            SessionBackend(Misses)
+        with self.assertRaises(ConfigError):
+            SessionBackend(Session(None))  # type: ignore[arg-type]
+
+    def test_one_for_lmtp_only_takes_no_smtp(self) -> None:
+        @implementer(ILMTPSession)
+        class ForLMTP(Session):
+            def lmtp_data(self, body: IBody, status: IStatusCollector) -> None:
+                """Takes it."""
+
+        client = connect(SessionBackend(ForLMTP))
+        self.assertTrue(client.received().startswith(b"421 4.3.0 "))
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertTrue(connect(SessionBackend(ForLMTP), protocol=LMTP).received().startswith(b"220 "))
+
+    def test_a_status_for_a_recipient_of_the_transaction(self) -> None:
+        @implementer(ILMTPSession)
+        class Each(Session):
+            def lmtp_data(self, body: IBody, status: IStatusCollector) -> None:
+                for recipient in self.connection.transaction.recipients:
+                    status.set_status(recipient, f"{recipient} has it")
+
+        client = greeted(SessionBackend(Each), None, b"LHLO me\r\n" + MAIL + RCPT, protocol=LMTP)
+        self.assertEqual(client.send(DATA + MESSAGE + DOT).splitlines()[-1], b"250 2.0.0 c@d.test has it")
+
+
+class WrongTLS(TestCase):
+    def test_what_twisted_can_not_begin_is_refused(self) -> None:
+        for tls in (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), "cert.pem"):
+            with self.assertRaisesRegex(ConfigError, "server_context"):
+                make_factory(RecordingBackend(), tls=tls)
+
+    def test_what_fails_behind_the_220_ends_the_connection(self) -> None:
+        class Lies:
+            def getContext(self) -> object:
+                return object()
+
+        client = connect(RecordingBackend(), tls=Lies(), extensions=[StartTLS()])
+        client.send(HELLO)
+        client.received()
+        # The transport in memory knows no startTLS at all.
+        self.assertEqual(client.send(b"STARTTLS\r\n")[:3], b"220")
+        self.assertTrue(client.transport.aborted)
+        self.assertEqual(client.send(HELLO + MAIL), b"")
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)

@@ -71,6 +71,9 @@ class Inbox(Session):
     def rcpt(self, recipient: Address, options: Options) -> str:
         return rcpt(recipient, options)
 
+    async def data(self, body: IBody) -> None:
+        await body.read()
+
     async def lmtp_data(self, body: IBody, status: IStatusCollector) -> None:
         await body.read()
         assert self.connection.transaction is not None

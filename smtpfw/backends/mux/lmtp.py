@@ -23,6 +23,7 @@ from smtpfw.hooks import accepted
 from smtpfw.interfaces import IBody, ILMTPSession, IStatusCollector
 from smtpfw.memory import MemoryBudget
 from smtpfw.wire.grammar import Address
+from smtpfw.wire.transaction import Recipient
 
 __all__ = ["deliver_each", "lmtp_hook"]
 
@@ -76,8 +77,10 @@ class _Share:
         self._left = Counter(addresses)
         self._status = status
 
-    def set_status(self, recipient: Address, outcome: Any = None) -> None:
+    def set_status(self, recipient: Address | Recipient, outcome: Any = None) -> None:
         """See :meth:`IStatusCollector.set_status`."""
+        if isinstance(recipient, Recipient):
+            recipient = recipient.address
         if recipient not in self._left:
             raise ValueError(f"{recipient} is no recipient of this message")
         if not self._left[recipient]:
