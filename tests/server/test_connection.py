@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.names import dns
 from twisted.names.error import DNSNameError, DNSServerError
@@ -316,6 +316,20 @@ class Names(Told):
         for error in (DNSNameError("x"), DNSServerError("x"), OSError("no network")):
             self.assertEqual(self.name(lambda error=error: fail(error))[0], "")
         self.assertEqual(self.name([])[0], "")
+
+    def test_who_gives_up_takes_the_answer_from_nobody(self) -> None:
+        cancelled: list[Any] = []
+        found, _ = self.look_up(lambda: Deferred(cancelled.append))
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
+        # Twisted's resolver asks once for all who want to know the same.
+        self.assertEqual(cancelled, [])
+
+    def test_another_one_who_takes_the_answer_away(self) -> None:
+        shared: Deferred[Any] = Deferred()
+        found, _ = self.look_up(lambda: shared)
+        shared.cancel()
+        self.assertEqual(self.successResultOf(found), "")
 
     def test_no_answer_in_time(self) -> None:
         found, _ = self.look_up(Deferred)
