@@ -166,6 +166,14 @@ class ForwardingFailed(NamedSMTPError):
     message = "Forwarding failed, try again later"
 
 
+class LookupFailed(NamedSMTPError):
+    """DNS did not say where a domain takes its mail: a timeout, a failing server (RFC 5321 section 5.1: queue it)."""
+
+    code = 451
+    enhanced_code = EnhancedCode(4, 4, 3)
+    message = "Domain lookup failed, try again later"
+
+
 class InsufficientStorage(NamedSMTPError):
     """No room at the moment: disk or memory."""
 
@@ -294,6 +302,22 @@ class MailboxUnavailable(NamedSMTPError):
     message = "No such mailbox here"
 
 
+class BadDestination(NamedSMTPError):
+    """The domain of a recipient does not exist, or has neither an MX record nor an address (RFC 5321 section 5.1)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 1, 2)
+    message = "Bad destination domain"
+
+
+class NoRoute(NamedSMTPError):
+    """The domain has MX records, and none of them leads to an address (RFC 5321 section 5.1)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 4, 4)
+    message = "No usable mail exchanger"
+
+
 class RelayDenied(NamedSMTPError):
     """We do not carry mail for this sender or recipient."""
 
@@ -356,6 +380,14 @@ class TransactionFailed(NamedSMTPError):
     code = 554
     enhanced_code = EnhancedCode(5, 0, 0)
     message = "Transaction failed"
+
+
+class NullMX(NamedSMTPError):
+    """The domain says by its MX record that it takes no mail at all (RFC 7505 section 4.1)."""
+
+    code = 556
+    enhanced_code = EnhancedCode(5, 1, 10)
+    message = "Domain does not accept mail"
 
 
 class DataReset(Exception):

@@ -1,0 +1,1 @@
+"""The client's side: where mail for a domain goes."""
