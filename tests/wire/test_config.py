@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 
 from smtpfw import ServerConfig, Session, SMTPError, SMTPServerFactory
@@ -55,7 +56,7 @@ class Spaced(Extension):
 def test_an_extension_that_cannot_be(extensions: list[Any], expected: str) -> None:
     config = ServerConfig(hostname="mx.test")
     with pytest.raises(ConfigError, match=expected):
-        SMTPServerFactory(RecordingBackend(), config, tls=object(), extensions=extensions, reactor=Clock())
+        SMTPServerFactory(RecordingBackend(), config, tls=CertificateOptions(), extensions=extensions, reactor=Clock())
 
 
 def test_a_session_class_is_no_backend() -> None:
