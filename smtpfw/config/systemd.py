@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 
-__all__ = ["SOCKET", "forget", "notify"]
+__all__ = ["SOCKET", "notify"]
 
 #: The variable with the path of the socket.
 SOCKET = "NOTIFY_SOCKET"
@@ -47,8 +47,3 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def forget(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Keep processes that are started from now on, such as a pipe's, from speaking for us."""
-    environ.pop(SOCKET, None)
