@@ -162,7 +162,7 @@ class SessionHost(HookCaller):
         mail, rcpt, data = overridden(session, "mail"), overridden(session, "rcpt"), overridden(session, "data")
         if data is None and ILMTPSession.providedBy(session) and self._protocol.wire.config.protocol != LMTP:
             raise TypeError(
-                f"{type(session).__name__} takes messages by lmtp_data only, and this is no LMTP: all were lost"
+                f"{type(session).__name__} takes messages by lmtp_data only, and this is no LMTP: all would be lost"
             )
         for name in ("reset", "logout"):
             # They are looked for when they are needed; who lacks one is told now.

@@ -120,7 +120,7 @@ class SMTPServerProtocol(Protocol):
             begin_transcript(self, self.factory.transcripts)
         limits = self.factory.limits
         self._surplus = limits.enter(self.peer_host)
-        if limits.crowded:
+        if self._surplus is not None and limits.crowded:
             transport.abortConnection()
             return
         if ISSLTransport.providedBy(transport):

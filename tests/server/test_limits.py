@@ -117,6 +117,11 @@ class Connections(TestCase):
         self.assertEqual((client.received(), client.closed, client.transport.aborted), (b"", True, True))
         self.assertEqual((self.factory.limits.refused, len(self.factory.connections)), (MAX_REFUSED, 1))
 
+    def test_a_crowd_of_those_keeps_nobody_out(self) -> None:
+        self.connect([], max_connections_per_address=1)
+        self.factory.limits.refused = MAX_REFUSED + 50
+        self.assertTrue(MemoryClient.of(self.factory, ipv4("192.0.2.9")).received().startswith(b"220 "))
+
     @given(st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "fe80::1%eth0", ""]), max_size=30))
     def test_nothing_is_left(self, hosts: list[str]) -> None:
         limits = ConnectionLimits(3, 2)
