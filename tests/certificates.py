@@ -21,7 +21,7 @@ def make_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: _Key, days: int) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: _Key, days: int, since: int = -60) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -29,7 +29,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: _Key, days: int) -> x50
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_before(now + datetime.timedelta(days=since))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
 
@@ -50,6 +50,23 @@ def certificate_pem(key: _Key, days: int = 30, algorithm: hashes.HashAlgorithm |
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return _pem(builder.sign(key, None))
     return _pem(builder.sign(key, algorithm or hashes.SHA256()))  # type: ignore[arg-type]
+
+
+def issued_pem(subject: str, key: _Key, issuer: str, issuer_key: _Key, *, authority: bool) -> bytes:
+    """A certificate of a chain, for localhost unless it is an authority's."""
+
+    def named(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    builder = (
+        _builder(named(subject), named(issuer), key, 1)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+    if not authority:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    return _pem(builder.sign(issuer_key, hashes.SHA256()))
 
 
 def key_pem(key: _Key, password: bytes | None = None) -> bytes:
@@ -86,17 +103,22 @@ class Authority:
         *subject: tuple[x509.ObjectIdentifier, str],
         names: Iterable[x509.GeneralName] = (),
         days: int = 30,
+        since: int = -60,
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
     ) -> bytes:
         """
-        Certificate and key of a client.
+        Certificate and key, of a client unless ``usage`` says otherwise.
 
         :param subject: the parts of its subject: kind and text.
         :param names: its subjectAltName.
+        :param days: until when it is good, from today on.
+        :param since: from when on it is good, likewise.
         """
         key = make_key()
         name = x509.Name([x509.NameAttribute(kind, text) for kind, text in subject])
-        builder = _builder(name, self._name, key, days).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = _builder(name, self._name, key, days, since).add_extension(
+            x509.ExtendedKeyUsage([usage]), critical=False
+        )
         names = list(names)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -30,7 +30,7 @@ LAYERS = (
     ("sasl",),
     ("session", "check", "body"),
     ("hooks",),
-    ("memory",),
+    ("memory", "direct"),
     ("interfaces",),
     ("state",),
     ("wire",),

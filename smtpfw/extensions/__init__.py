@@ -1,12 +1,13 @@
 """
-ESMTP extensions, one module each; the client's role will have its place beside the server's.
+ESMTP extensions, one module each, with the server's and the client's half in it.
 
 An extension is one value, an :class:`~smtpfw.wire.dialect.Extension`. A
-listener serves those that are in its list, and no other code knows them by
-name. To add one of your own, write a module like these and put an instance
-into the list::
+listener serves those that are in its list, a client uses those that are in its
+own where the server offers them, and no other code knows them by name. To add
+one of yours, write a module like these and put an instance into the list::
 
     SMTPServerFactory(backend, config, extensions=[*STANDARD, MyExtension()])
+    SMTPClientFactory(config, extensions=[*CLIENT, MyExtension()])
 """
 
 from smtpfw.extensions.auth import Auth
@@ -21,8 +22,10 @@ from smtpfw.extensions.requiretls import RequireTLS
 from smtpfw.extensions.size import Size
 from smtpfw.extensions.smtputf8 import SMTPUTF8
 from smtpfw.extensions.starttls import StartTLS
+from smtpfw.wire.dialect import Extension
 
 __all__ = [
+    "CLIENT",
     "DSN",
     "SMTPUTF8",
     "STANDARD",
@@ -40,7 +43,7 @@ __all__ = [
 
 #: What every listener serves unless told otherwise. StartTLS is offered where there is a certificate; those that
 #: promise something beyond the wire, DSN and REQUIRETLS, are offered where the backend honours them.
-STANDARD = (
+STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
     EightBitMIME(),
@@ -53,3 +56,6 @@ STANDARD = (
     Limits(),
     StartTLS(),
 )
+
+#: What every client uses unless told otherwise, where the server offers it.
+CLIENT: tuple[Extension, ...] = (*STANDARD, Auth())

@@ -10,6 +10,9 @@ served meanwhile, and each failure counts.
 
 Rule 3: what a client sends in an exchange is shown to its mechanism and to
 nobody else: no log, no error.
+
+Rule 4: a client says ``*`` in answer to a challenge only: in any other place it
+would be a command. Where it could not log in, it goes.
 """
 
 from __future__ import annotations
@@ -29,9 +32,14 @@ from smtpfw.errors import (
     AuthRequired,
     AuthUnavailable,
     BadSequence,
+    BrokenPeer,
+    ClientError,
     ConfigError,
     EncryptionRequired,
+    LocalProtocolError,
     MechanismUnknown,
+    Refused,
+    RemoteProtocolError,
     SMTPError,
     SyntaxProblem,
 )
@@ -39,14 +47,16 @@ from smtpfw.hooks import call_hook
 from smtpfw.interfaces import IAuthSession, IPlainAuthSession
 from smtpfw.sasl import STANDARD
 from smtpfw.sasl.exchange import CheckerFault
-from smtpfw.sasl.interfaces import IPasswordChecker, ISASLServer, ISASLServerFactory, ISCRAMKeyStore
+from smtpfw.sasl.interfaces import IPasswordChecker, ISASLClient, ISASLServer, ISASLServerFactory, ISCRAMKeyStore
 from smtpfw.wire.dialect import Extension
+from smtpfw.wire.exchange import Done, Exchange
 from smtpfw.wire.grammar import Address, decode_xtext, encode_xtext
 from smtpfw.wire.parameters import Options, Parameter
 from smtpfw.wire.phases import READY, UNIMPLEMENTED_VERB, Verb
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.server import ServerConnection
 
 #: RFC 4954 section 4: octets of a line of the exchange, its CRLF included.
@@ -54,6 +64,8 @@ MAX_LINE = 12_288
 
 #: Seconds that a wrong answer waits for its 535. Precedents: Dovecot 2 s, growing; OpenSSH some 2 s by PAM.
 FAILURE_DELAY = 2.0
+
+_CRLF = b"\r\n"
 
 _AUTHENTICATED = Reply(235, "Authentication succeeded", (2, 7, 0))
 
@@ -146,6 +158,10 @@ class Auth(Extension):
         """See :meth:`Extension.check_mail`."""
         if self._required and not connection.identity:
             raise AuthRequired
+
+    def understand(self, argument: str) -> tuple[str, ...]:
+        """The mechanisms that the server names."""
+        return tuple(argument.upper().split())
 
     def _secure(self, connection: ServerConnection) -> bool:
         return connection.tls or self._allow_insecure
@@ -271,3 +287,95 @@ class _SessionChecker:
     async def check_password(self, username: str, password: str) -> str:
         identity = await _settled(self._session.auth_plain, username, password)
         return identity or username
+
+
+#: Octets of a command line; a longer one must leave the initial response to the first challenge (RFC 4954 section 4).
+_MAX_COMMAND = 512
+
+#: Chooses a mechanism when it is known what the server offers: the client's side, its name, and its initial response.
+Choose = Callable[["ClientConnection"], tuple[ISASLClient, str, bytes | None]]
+
+
+class AuthExchange(Exchange):
+    """
+    The client's side: one mechanism, to its end.
+
+    :param choose: raises LocalProtocolError if there is none; nothing is sent then.
+    """
+
+    __slots__ = ("_choose", "_client", "_error", "_held", "_name")
+
+    alone = True
+
+    def __init__(self, choose: Choose, done: Done) -> None:
+        super().__init__("AUTH", done)
+        self._choose = choose
+        self._client: ISASLClient | None = None
+        self._name = ""
+        # An initial response that did not fit into the command.
+        self._held: bytes | None = None
+        self._error: Exception | None = None
+
+    def begin(self, connection: ClientConnection) -> None:
+        if not connection.peer.offers("AUTH"):
+            # To go on without would look as if the credentials had been accepted.
+            raise LocalProtocolError(f"{connection.peer_name}: the server offers no AUTH")
+        self._client, self._name, initial = self._choose(connection)
+        command = f"AUTH {self._name}".encode("ascii")
+        if initial is not None:
+            whole = command + b" " + (b64encode(initial) or b"=")
+            if len(whole) + len(_CRLF) <= _MAX_COMMAND:
+                command = whole
+            else:
+                self._held = initial
+        connection.write_line(command + _CRLF)
+
+    def receive(self, connection: ClientConnection, reply: Reply) -> bool:
+        assert self._client is not None
+        if reply.code == 334:
+            try:
+                response = self._respond(reply.text)
+            except Exception as error:
+                # It is told when the server has heard of it.
+                self._error = error
+                connection.write_line(b"*" + _CRLF)
+            else:
+                connection.write_secret(b64encode(response) + _CRLF)
+            return False
+        if reply.code >= 400:
+            connection.fail(self._failure(connection, reply))
+            return True
+        if self._error is None and reply.code == 235:
+            try:
+                self._client.next(b"", False)
+            except Exception as error:
+                self._error = error
+        else:
+            self._error = self._error or RemoteProtocolError(f"{reply.code} in an exchange of SASL")
+        if self._error is not None:
+            connection.fail(self._broken(connection, self._error))
+            return True
+        connection.mechanism = self._name
+        self.finish(reply)
+        return True
+
+    def _respond(self, challenge: str) -> bytes:
+        assert self._client is not None
+        if self._error is not None:
+            raise self._error
+        try:
+            octets = b64decode(challenge.strip(" "), validate=True)
+        except (binascii.Error, ValueError):
+            raise RemoteProtocolError("a challenge that is not base64") from None
+        held, self._held = self._held, None
+        if held is not None:
+            return held
+        return self._client.next(octets, True) or b""
+
+    def _failure(self, connection: ClientConnection, reply: Reply) -> ClientError:
+        if self._error is not None and not isinstance(self._error, AuthFailed):
+            return self._broken(connection, self._error)
+        return Refused(reply, phase=self.phase, peer=connection.peer_name)
+
+    def _broken(self, connection: ClientConnection, error: Exception) -> ClientError:
+        return BrokenPeer(str(error), phase=self.phase, peer=connection.peer_name)

@@ -7,15 +7,27 @@ connection. Otherwise they would be read as commands.
 
 Rule 2: after the first thing that is wrong, every further chunk gets the same
 answer, until the transaction is dropped.
+
+Rule 3: a client sends no chunk before a recipient was accepted. A server that
+refuses the transaction and does not read the octets would take them for
+commands, and there have been such servers.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smtpfw.errors import DataTooLarge, SMTPError, SyntaxProblem
+from smtpfw.errors import (
+    BrokenPeer,
+    ConnectionFailed,
+    DataTooLarge,
+    ExtensionMissing,
+    Refused,
+    SMTPError,
+    SyntaxProblem,
+)
 from smtpfw.wire.application import Outcome
-from smtpfw.wire.body import BinaryDecoder, ChunkDecoder, ChunkJunk, parse_bdat
+from smtpfw.wire.body import BinaryDecoder, ChunkDecoder, ChunkJunk, format_bdat, parse_bdat
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.incoming import OVER_BOUND, IncomingMessage, begin_message, end_message
 from smtpfw.wire.phases import (
@@ -30,8 +42,12 @@ from smtpfw.wire.phases import (
     Verb,
 )
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.transfer import Transfer
 
 if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
+    from smtpfw.wire.message import OutgoingMessage
+    from smtpfw.wire.sending import Sending
     from smtpfw.wire.server import ServerConnection
 
 
@@ -172,3 +188,103 @@ class Chunking(Extension):
             serve=_bdat,
         ),
     )
+
+    def transfer(self, connection: ClientConnection, message: OutgoingMessage) -> Transfer | None:
+        binary = message.body.binary or message.options.body == "BINARYMIME"
+        if not connection.config.chunking:
+            if binary:
+                raise ExtensionMissing(self.keyword, "the message is binary, and chunking is switched off")
+            return None
+        return ChunkTransfer(connection, binary)
+
+
+#: Chunks that may wait for their replies where the peer offers PIPELINING.
+_AHEAD = 4
+
+_CRLF = b"\r\n"
+
+
+class ChunkTransfer(Transfer):
+    """
+    A message by BDAT: no dots are stuffed, and what is whole can be taken back by RSET.
+
+    :param binary: send the octets as they are; otherwise no bare CR or LF goes out.
+    """
+
+    __slots__ = ("_connection", "_decoder", "_ends_line", "_finishing", "_kept", "_limit", "_size")
+
+    def __init__(self, connection: ClientConnection, binary: bool) -> None:
+        super().__init__()
+        self._connection = connection
+        # What we send is held to the rule for what we take.
+        self._decoder = BinaryDecoder() if binary else ChunkDecoder()
+        self._ends_line = binary
+        self._kept: list[bytes] = []
+        self._size = 0
+        self._limit = connection.config.chunk_bytes
+        self._finishing = False
+
+    def write(self, sending: Sending, data: bytes) -> None:
+        data = self._decoder.feed(data)
+        if data:
+            self._kept.append(data)
+            self._size += len(data)
+            if self._size >= self._limit:
+                self._send(last=False)
+
+    def finish(self, sending: Sending) -> None:
+        if not self._ends_line and self._size and not self._kept[-1].endswith(b"\n"):
+            # A text ends with the end of a line, by BDAT as it does by DATA.
+            self._kept.append(_CRLF)
+            self._size += len(_CRLF)
+        if self.full:
+            self._finishing = True
+        else:
+            self._send(last=True)
+            sending.all_sent()
+
+    def receive(self, sending: Sending, reply: Reply) -> bool:
+        connection = self._connection
+        if not self.unanswered or 300 <= reply.code < 400:
+            connection.fail(
+                BrokenPeer(f"{reply.code} before the end of the message", phase="BODY", peer=connection.peer_name)
+            )
+            return False
+        self.unanswered -= 1
+        if reply.code >= 400 and not sending.given_up:
+            sending.give_up(Refused(reply, phase="BODY", peer=connection.peer_name))
+            if sending.sent:
+                # The last chunk is on its way, and what answers it now is anybody's guess.
+                connection.fail(ConnectionFailed("a chunk was refused", phase="BODY", peer=connection.peer_name))
+                return True
+        if sending.given_up:
+            return self._taken_back()
+        if self.full:
+            self.full = False
+            if self._finishing:
+                self._send(last=True)
+                sending.all_sent()
+            else:
+                connection.driver.more_room(sending)
+        return False
+
+    def abandon(self, sending: Sending, error: Exception) -> None:
+        sending.give_up(error)
+        if self._taken_back():
+            self._connection.ended(sending)
+
+    def _send(self, *, last: bool) -> None:
+        connection = self._connection
+        connection.write_line(format_bdat(self._size, last))
+        for octets in self._kept:
+            connection.write(octets)
+        self._kept = []
+        self._size = 0
+        if not last:
+            self.unanswered += 1
+            self.full = self.unanswered >= (_AHEAD if connection.pipelining else 1)
+
+    def _taken_back(self) -> bool:
+        """Whether all that was sent of a message given up has its reply, so that RSET can follow."""
+        self._connection.needs_reset = True
+        return not self.unanswered

@@ -14,7 +14,7 @@ served; the other two are kept here.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smtpfw.errors import ConfigError, SMTPError, TooManyRecipients
 from smtpfw.wire.dialect import Extension
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smtpfw.wire.grammar import Address
     from smtpfw.wire.parameters import Options
     from smtpfw.wire.server import ServerConnection
+    from smtpfw.wire.transaction import Recipient
 
 #: RFC 9422 section 4: a limit has six digits at most.
 MAX_LIMIT = 999_999
@@ -115,3 +116,12 @@ class Limits(Extension):
             if len(domains) >= self._limits.max_recipient_domains:
                 raise TooManyRecipients("Too many domains of recipients on this connection")
             domains.add(domain)
+
+    def understand(self, argument: str) -> StatedLimits:
+        """What the server says."""
+        return parse_limits(argument)
+
+    def refuse_recipient(self, index: int, recipient: Recipient, fact: Any) -> SMTPError | None:
+        if fact is None or not 0 < fact.max_recipients <= index:
+            return None
+        return TooManyRecipients(f"The next server takes {fact.max_recipients} recipients of a message")

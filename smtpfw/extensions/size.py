@@ -7,14 +7,16 @@ not this extension is offered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smtpfw.errors import DataTooLarge
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.parameters import Options, Parameter
 
 if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.grammar import Address
+    from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.server import ServerConnection
 
 #: RFC 1870 section 3: size-value is 1 to 20 digits.
@@ -44,3 +46,20 @@ class Size(Extension):
         limit = connection.config.max_message_bytes
         if limit and options[SIZE] > limit:
             raise DataTooLarge(f"Message size exceeds the limit of {limit} octets")
+
+    def understand(self, argument: str) -> int:
+        """The server's limit in octets; 0 if it names none."""
+        try:
+            return _parse(argument)
+        except ValueError:
+            return 0
+
+    def add(
+        self, connection: ClientConnection, message: OutgoingMessage, fact: Any, parameters: dict[str, str | None]
+    ) -> None:
+        size = message.body.size
+        if size is None:
+            return
+        if 0 < fact < size:
+            raise DataTooLarge(f"The next server takes {fact} octets, and the message has {size}")
+        parameters["SIZE"] = str(size)

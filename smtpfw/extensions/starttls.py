@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smtpfw.errors import BadSequence, SMTPError, SyntaxProblem
+from smtpfw.errors import BadSequence, Refused, SMTPError, SyntaxProblem, TLSFailed
 from smtpfw.wire.dialect import Extension
+from smtpfw.wire.exchange import Done, Exchange
 from smtpfw.wire.phases import CONNECTED, MAIL, RCPT, READY, Verb
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.server import ServerConnection
 
 _READY = Reply(220, "Ready to start TLS", (2, 0, 0))
@@ -50,3 +52,39 @@ class StartTLS(Extension):
 
     def advertise(self, connection: ServerConnection) -> str | None:
         return None if connection.tls else ""
+
+
+class StartTLSExchange(Exchange):
+    """The client's side: STARTTLS, and the handshake behind it."""
+
+    __slots__ = ()
+
+    alone = True
+
+    def __init__(self, done: Done) -> None:
+        super().__init__("STARTTLS", done)
+
+    def begin(self, connection: ClientConnection) -> None:
+        if connection.tls:
+            raise BadSequence("TLS is on already")
+        if not connection.peer.offers("STARTTLS"):
+            raise TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)
+        connection.write_line(b"STARTTLS\r\n")
+
+    def receive(self, connection: ClientConnection, reply: Reply) -> bool:
+        if reply.code >= 400:
+            self.finish(Refused(reply, phase=self.phase, peer=connection.peer_name))
+            return True
+        if reply.code != 220:
+            connection.fail(TLSFailed(f"{reply.code} to STARTTLS", phase=self.phase, peer=connection.peer_name))
+            return True
+        if connection.octets_behind:
+            # Whoever sits on the line could have put them there, to be read as if they had come by TLS (RFC 3207
+            # section 6, CVE-2021-38371).
+            connection.fail(
+                TLSFailed("octets in clear behind the answer to STARTTLS", phase=self.phase, peer=connection.peer_name)
+            )
+            return True
+        self.phase = "TLS"
+        connection.driver.start_tls()
+        return False

@@ -31,8 +31,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from smtpfw.direct import can_send_at_once, send_at_once
 from smtpfw.errors import ServiceNotAvailable, SMTPError
-from smtpfw.server.direct import can_send_at_once, send_at_once
 from smtpfw.server.hosting import SessionHost
 from smtpfw.server.timeouts import PhaseTimer
 from smtpfw.server.transcripts import begin_transcript

@@ -26,8 +26,8 @@ class MemoryTransport(StringTransport):
     :ivar aborted: whether it did so without flushing.
     """
 
-    def __init__(self, protocol: Protocol, peer: Any = PEER) -> None:
-        super().__init__(hostAddress=HOST, peerAddress=peer)
+    def __init__(self, protocol: Protocol, peer: Any = PEER, host: Any = HOST) -> None:
+        super().__init__(hostAddress=host, peerAddress=peer)
         self.protocol = protocol
         self.writes: list[bytes] = []
         self.closed = False

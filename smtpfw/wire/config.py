@@ -1,5 +1,5 @@
 """
-What one listener serves, and within which limits: one frozen object, passed by reference.
+What one listener serves, or one client does, and within which limits: one frozen object, passed by reference.
 
 Units stand in the names or are these: sizes in octets, times in seconds, 0
 for "no limit". Every default carries its precedents.
@@ -95,10 +95,7 @@ class ServerConfig:
             raise ConfigError(f"protocol: {self.protocol!r} is neither {SMTP} nor {LMTP}")
         if not isinstance(self.profile, Profile):
             raise ConfigError(f"profile: {self.profile!r} is no Profile; take one of smtpfw.wire.profiles.PROFILES")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, (int, float)) and not (isinstance(value, (int, float)) and value >= 0):
-                raise ConfigError(f"{field.name}: {value!r} is no number from 0; 0 is for no limit")
+        _check_numbers(self)
 
     @property
     def max_read_bytes(self) -> int:
@@ -106,3 +103,58 @@ class ServerConfig:
         if not (self.max_message_bytes and self.max_discarded_bytes):
             return 0
         return self.max_message_bytes + self.max_discarded_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """
+    The settings of a client; one object serves any number of connections.
+
+    The time limits are those of RFC 5321 section 4.5.3.2, which are minima for who does not want to lose mail; a
+    program that a person waits for takes shorter ones.
+
+    :raises ConfigError: for a name that is none, or a number below 0.
+
+    :ivar hello_name: what it calls itself; empty for the name of this machine, or its address where it has none.
+    :ivar pipelining: send ahead where the peer offers PIPELINING (RFC 2920).
+    :ivar chunking: send messages by BDAT where the peer offers CHUNKING (RFC 3030).
+    :ivar chunk_bytes: octets of a chunk.
+    :ivar max_reply_bytes: octets of one reply, all its lines together, before the peer is given up.
+    :ivar connect_timeout: until there is a connection.
+    :ivar tls_handshake_timeout: for the handshake of STARTTLS and of implicit TLS.
+    :ivar greeting_timeout: for the greeting.
+    :ivar command_timeout: for the answer to a command, one of MAIL and RCPT, too.
+    :ivar data_timeout: for the answer to DATA.
+    :ivar block_timeout: for the peer to take some more of a message, or to answer a chunk.
+    :ivar end_timeout: for the answer to a whole message. Who gives up earlier will send many a message twice.
+    :ivar quit_timeout: for the answer to QUIT, on which nothing depends.
+    """
+
+    hello_name: str = ""
+    pipelining: bool = True
+    chunking: bool = True
+    chunk_bytes: int = 256 * 1024
+    max_reply_bytes: int = 128 * 1024  # EHLO answers have 1 KiB; aiosmtplib 64 KiB a line
+
+    connect_timeout: float = 30.0  # Postfix smtp_connect_timeout 30; Exim connect_timeout 300
+    tls_handshake_timeout: float = 30.0
+    greeting_timeout: float = 300.0  # RFC 5321 section 4.5.3.2.1
+    command_timeout: float = 300.0  # RFC 5321 sections 4.5.3.2.2 and 4.5.3.2.3
+    data_timeout: float = 120.0  # RFC 5321 section 4.5.3.2.4
+    block_timeout: float = 180.0  # RFC 5321 section 4.5.3.2.5
+    end_timeout: float = 600.0  # RFC 5321 section 4.5.3.2.6
+    quit_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.hello_name and not HOSTNAME_PATTERN.fullmatch(self.hello_name):
+            raise ConfigError(f"hello_name: {self.hello_name!r} is no host name; write one as mail.example.org")
+        if self.chunk_bytes < 1:
+            raise ConfigError(f"chunk_bytes: {self.chunk_bytes!r} is too small for a chunk")
+        _check_numbers(self)
+
+
+def _check_numbers(config: ServerConfig | ClientConfig) -> None:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(field.default, (int, float)) and not (isinstance(value, (int, float)) and value >= 0):
+            raise ConfigError(f"{field.name}: {value!r} is no number from 0; 0 is for no limit")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from smtpfw.errors import ConfigError
+from smtpfw.errors import ConfigError, ExtensionMissing, SMTPError
 from smtpfw.wire.parameters import Options, Parameter
 from smtpfw.wire.phases import (
     EVERY_RECIPIENT_REFUSED,
@@ -32,16 +32,23 @@ from smtpfw.wire.phases import (
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.grammar import Address
+    from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.server import ServerConnection
+    from smtpfw.wire.transaction import Recipient
+    from smtpfw.wire.transfer import Transfer
 
 
 class Extension:
     """
     Base of all extensions: declares its words, and overrides the few rules that it has.
 
-    Subclass it in a module of its own and put an instance into the listener's list; nothing else has to change.
+    Subclass it in a module of its own and put an instance into the list of a listener or a client; nothing else has to
+    change.
     """
+
+    # -- the server's half, and what both share -----------------------------
 
     #: The keyword of its line in the answer to EHLO.
     keyword: str = ""
@@ -73,6 +80,46 @@ class Extension:
 
     def check_data(self, connection: ServerConnection) -> None:
         """A rule about DATA in the transaction under way; raise an SMTPError to refuse."""
+
+    # -- the client's half --------------------------------------------------
+
+    def understand(self, argument: str) -> Any:
+        """
+        Read what a server says behind the keyword in its answer to EHLO.
+
+        :return: what the other methods get as ``fact``; servers say all sorts of things, so nothing is raised.
+        """
+        return argument
+
+    def needed_by(self, message: OutgoingMessage) -> str | None:
+        """Why a message can't go to a server that does not offer this; None if it can."""
+
+    def refuse_recipient(self, index: int, recipient: Recipient, fact: Any) -> SMTPError | None:
+        """
+        What is in the way of a recipient before it is named.
+
+        :param index: how many the transaction has already.
+        :param fact: None if the server does not offer this.
+        """
+
+    def watch(self, data: bytes) -> str | None:
+        """Why these octets of a message, whose content nobody knew, can't go to a server that does not offer this."""
+
+    def add(
+        self, connection: ClientConnection, message: OutgoingMessage, fact: Any, parameters: dict[str, str | None]
+    ) -> None:
+        """
+        Add the parameters of MAIL that a message needs, for a server that offers this.
+
+        :raises SMTPError: if it can't be sent there all the same; nothing is sent then.
+        """
+
+    def transfer(self, connection: ClientConnection, message: OutgoingMessage) -> Transfer | None:
+        """How a message shall travel to a server that offers this; None for DATA."""
+
+    def missing(self, why: str) -> ExtensionMissing:
+        """The error that says that a server does not offer this; ``why`` it would be needed."""
+        return ExtensionMissing(self.keyword, why)
 
     def __repr__(self) -> str:
         return f"<Extension {self.keyword}>"

@@ -10,7 +10,7 @@ asks for. That set is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from smtpfw.errors import SyntaxProblem, UnknownParameter
@@ -82,7 +82,7 @@ class Parameter(Generic[T]):
 
 
 class Options:
-    """The parameters that a client gave with one MAIL or RCPT. Treat it as immutable."""
+    """The parameters that a client gives with one MAIL or RCPT. Treat it as immutable."""
 
     __slots__ = ("_values",)
 
@@ -97,6 +97,18 @@ class Options:
     def __contains__(self, parameter: Parameter[Any]) -> bool:
         """Whether the client gave it."""
         return parameter.keyword in self._values
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    @classmethod
+    def of(cls, values: Mapping[Parameter[Any], Any]) -> Options:
+        """Make them from ``{SIZE: 1000}``."""
+        return cls({parameter.keyword: value for parameter, value in values.items()}) if values else NO_OPTIONS
+
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """Keywords and values of all that were given."""
+        return self._values.items()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Options) and self._values == other._values

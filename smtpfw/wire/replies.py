@@ -29,6 +29,11 @@ __all__ = ["ENHANCED_CODE_NOT_SET", "NO_ENHANCED_CODE", "EnhancedCode", "Reply",
 #: RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets, code and CRLF included.
 MAX_REPLY_LINE = 512
 
+#: Replies of one line that a reader remembers. Those that name a message differ each time; they fill it up once.
+_MAX_KNOWN = 16
+
+_CHALLENGE = 334
+
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -113,11 +118,15 @@ class ReplyReader:
     Collects the lines of one reply after another.
 
     A peer that never ends its reply is cut off at ``max_lines`` (EHLO answers have some 20 lines, refusals with
-    advice 10; nothing legitimate has hundreds).
+    advice 10; nothing legitimate has hundreds), or at ``max_octets``; 0 is for no limit.
     """
 
-    def __init__(self, max_lines: int = 500) -> None:
+    def __init__(self, max_lines: int = 500, max_octets: int = 0) -> None:
         self._max_lines = max_lines
+        self._max_octets = max_octets
+        self._octets = 0
+        # What servers say all the time, and has been read before.
+        self._known: dict[bytes, Reply] = {}
         self._code = 0
         self._enhanced_code = NO_ENHANCED_CODE
         self._texts: list[str] = []
@@ -128,6 +137,10 @@ class ReplyReader:
 
         :raises RemoteProtocolError: when the line is no reply line, or does not belong to the lines before it.
         """
+        if not self._texts:
+            known = self._known.get(line)
+            if known is not None:
+                return known
         digits, separator, rest = line[:3], line[3:4], line[4:]
         if not (digits.isdigit() and b"200" <= digits <= b"599") or separator not in (b" ", b"-", b""):
             raise RemoteProtocolError(f"not a reply line: {line[:80]!r}")
@@ -137,6 +150,9 @@ class ReplyReader:
             raise RemoteProtocolError(f"the code changes within a reply, from {self._code} to {code}")
         if len(self._texts) >= self._max_lines:
             raise RemoteProtocolError(f"a reply of more than {self._max_lines} lines")
+        self._octets += len(line)
+        if self._max_octets and self._octets > self._max_octets:
+            raise RemoteProtocolError(f"a reply of more than {self._max_octets} octets")
         text = rest.decode("utf-8", "replace")
         enhanced_code, text = _split_enhanced_code(code, text)
         if not self._texts:
@@ -145,7 +161,10 @@ class ReplyReader:
         if separator == b"-":
             return None
         reply = Reply(code, "\n".join(self._texts), self._enhanced_code)
+        if len(self._texts) == 1 and len(self._known) < _MAX_KNOWN and code != _CHALLENGE:
+            self._known[line] = reply
         self._texts = []
+        self._octets = 0
         return reply
 
 

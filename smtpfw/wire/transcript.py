@@ -102,8 +102,8 @@ class Transcript:
     """
     Writes down one connection.
 
-    :param write: takes each line, without a line end. ``C:`` begins what the client says, ``S:`` what we say, and
-        ``--`` what happens else.
+    :param write: takes each line, without a line end. ``C:`` begins what the client says, ``S:`` what the server says,
+        and ``--`` what happens else.
     :param known: the names of the verbs that are served.
     """
 
@@ -133,7 +133,7 @@ class Transcript:
             self._line("C: <line without an end>" if isinstance(error, EndlessLine) else "C: <line too long>")
 
     def reply(self, wire: bytes) -> None:
-        """A reply of ours."""
+        """A reply of the server's."""
         for line in wire[:-2].decode("ascii").split("\r\n"):
             if line.startswith("334 ") and len(line) > 4:
                 line = f"334 <challenge, {_octets(len(line) - 4)}>"
@@ -155,6 +155,10 @@ class Transcript:
         for line in held:
             self._line(line)
         return rest
+
+    def message(self, octets: int) -> None:
+        """A message, or a part of one, of which a client has sent so many octets."""
+        self._line(f"C: <{_octets(octets)}>")
 
     def note(self, text: str) -> None:
         """What happens, and is said by nobody."""

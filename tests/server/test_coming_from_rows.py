@@ -7,13 +7,10 @@ import ssl
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
@@ -39,11 +36,11 @@ from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.testing.memory import HOST, PEER
 from smtpfw.tls import server_context
 from smtpfw.wire.profiles import DEFAULT
-from tests.certificates import key_pem, make_key
+from tests.certificates import issued_pem, key_pem, make_key
 from tests.running import Twistd
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, MESSAGE_OK, RCPT, codes, connect, greeted
 from tests.server.tls_in_memory import CONTEXT, TLSClient
-from tests.test_tls import handshake
+from tests.tls.handshakes import handshake
 
 SECRET = "a very secret secret"
 PLAIN = b"AUTH PLAIN " + b64encode(f"\0tim\0{SECRET}".encode()) + b"\r\n"
@@ -274,43 +271,17 @@ class Muxes(TestCase):
         self.assertEqual(client.send(MESSAGE + DOT), MESSAGE_OK)
 
 
-def certificate(subject: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool) -> bytes:
-    """A certificate of a chain, for localhost unless it is an authority's."""
-    now = datetime.now(UTC)
-
-    def named(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(named(subject))
-        .issuer_name(named(issuer))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-    )
-    if not authority:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_client_that_trusts_the_root_only(tmp_path: Path, whole: bool) -> None:
     """With the whole chain in the file, the server's own certificate first, it verifies; without, it does not."""
     root, between, own = make_key(), make_key(), make_key()
     chain = [
-        certificate("localhost", own, "between", between, authority=False),
-        certificate("between", between, "root", root, authority=True),
+        issued_pem("localhost", own, "between", between, authority=False),
+        issued_pem("between", between, "root", root, authority=True),
     ]
     path = tmp_path / "server.pem"
     path.write_bytes(b"".join(chain if whole else chain[:1]) + key_pem(own))
-    trusting = ssl.create_default_context(
-        cadata=certificate("root", root, "root", root, authority=True).decode("ascii")
-    )
+    trusting = ssl.create_default_context(cadata=issued_pem("root", root, "root", root, authority=True).decode("ascii"))
     if whole:
         handshake(server_context(str(path)), trusting)
     else:

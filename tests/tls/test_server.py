@@ -1,166 +1,42 @@
 """
-Server contexts: what they offer in a handshake, what is known afterwards, and the one line for each file that can't
-be used.
+Server contexts: what they offer in a handshake, whose certificates they take, and the one line for each file that
+can't be used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import LogLevel, capturedLogs
 
 from smtpfw.errors import ConfigError
-from smtpfw.state import TLSState
-from smtpfw.tls import channel_bindings, server_context, tls_state
+from smtpfw.tls import server_context, tls_state
 from tests.certificates import Authority, certificate_pem, key_pem, make_key, write_pair
-
-
-class Transport:
-    """As much of a TLS transport as says what was agreed on."""
-
-    def __init__(self, handle: object) -> None:
-        self._handle = handle
-
-    def getHandle(self) -> object:
-        return self._handle
-
-
-def handshake(
-    context: CertificateOptions, client: ssl.SSLContext, session: ssl.SSLSession | None = None
-) -> tuple[SSL.Connection, ssl.SSLObject]:
-    """Shake hands in memory, then say one octet, so that the client gets its tickets."""
-    server = SSL.Connection(context.getContext(), None)
-    server.set_accept_state()
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    peer = client.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
-    for step in (peer.do_handshake, server.do_handshake, peer.do_handshake, server.do_handshake):
-        with contextlib.suppress(ssl.SSLWantReadError, SSL.WantReadError):
-            step()
-        _carry(server, to_client, to_server)
-    server.send(b"x")
-    _carry(server, to_client, to_server)
-    assert peer.read(1) == b"x"
-    return server, peer
-
-
-def _carry(server: SSL.Connection, to_client: ssl.MemoryBIO, to_server: ssl.MemoryBIO) -> None:
-    if to_server.pending:
-        server.bio_write(to_server.read())
-    with contextlib.suppress(SSL.WantReadError):
-        to_client.write(server.bio_read(65536))
-
-
-def client_context(version: ssl.TLSVersion) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    return context
-
-
-VERSIONS = [(ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")]
-
-
-@pytest.mark.parametrize(("version", "name"), VERSIONS)
-def test_what_was_agreed_on_is_told(tmp_path: Path, version: ssl.TLSVersion, name: str) -> None:
-    server, peer = handshake(server_context(str(write_pair(tmp_path))), client_context(version))
-    cipher = peer.cipher()
-    assert cipher is not None
-    state = tls_state(Transport(server))
-    assert state == TLSState(name, cipher[0], server_name="localhost")
-    assert str(state) == f"{name} {cipher[0]}"
-
-
-def test_a_name_that_is_no_name_is_told_in_ascii(tmp_path: Path) -> None:
-    server = SSL.Connection(server_context(str(write_pair(tmp_path))).getContext(), None)
-    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
-    client.set_tlsext_host_name(b"m\xff\n")
-    server.set_accept_state()
-    client.set_connect_state()
-    for _ in range(3):
-        for one, other in ((client, server), (server, client)):
-            with contextlib.suppress(SSL.WantReadError):
-                one.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                other.bio_write(one.bio_read(65536))
-    state = tls_state(Transport(server))
-    assert state is not None
-    assert state.server_name == "m\\xff\n"
+from tests.tls.handshakes import VERSIONS, Transport, any_client, handshake
 
 
 @pytest.mark.parametrize(("version", "name"), VERSIONS)
 def test_a_session_is_resumed(tmp_path: Path, version: ssl.TLSVersion, name: str) -> None:
     context = server_context(str(write_pair(tmp_path)))
-    client = client_context(version)
+    client = any_client(version)
     _, first = handshake(context, client)
     _, second = handshake(context, client, first.session)
     assert (first.session_reused, second.session_reused) == (False, True)
 
 
 def test_tls_before_1_2_is_refused(tmp_path: Path) -> None:
-    client = client_context(ssl.TLSVersion.TLSv1_2)
+    client = any_client(ssl.TLSVersion.TLSv1_2)
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
     client.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, SSL.Error)):
         handshake(server_context(str(write_pair(tmp_path))), client)
-
-
-@pytest.mark.parametrize("transport", [object(), Transport(None), Transport(object())])
-def test_other_transports_have_nothing_to_tell(transport: object) -> None:
-    assert tls_state(transport) is None
-    assert channel_bindings(transport) == {}
-
-
-def test_before_the_handshake_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    connection = SSL.Connection(server_context(str(write_pair(tmp_path))).getContext(), None)
-    assert tls_state(Transport(connection)) is None
-    assert channel_bindings(Transport(connection)) == {}
-
-
-@pytest.mark.parametrize(("version", "name"), VERSIONS)
-def test_channel_bindings(tmp_path: Path, version: ssl.TLSVersion, name: str) -> None:
-    server, peer = handshake(server_context(str(write_pair(tmp_path))), client_context(version))
-    bindings = channel_bindings(Transport(server))
-    # RFC 9266 section 3: below TLS 1.3 it takes an extension that cannot be asked for.
-    assert set(bindings) == {"tls-server-end-point"} | ({"tls-exporter"} if name == "TLSv1.3" else set())
-    certificate = peer.getpeercert(binary_form=True)
-    assert certificate is not None
-    assert bindings["tls-server-end-point"] == hashlib.sha256(certificate).digest()
-
-
-@pytest.mark.parametrize(("algorithm", "digest"), [(hashes.SHA384(), "sha384"), (hashes.SHA512(), "sha512")])
-def test_the_end_point_is_hashed_as_the_signature_is(
-    tmp_path: Path, algorithm: hashes.HashAlgorithm, digest: str
-) -> None:
-    key = make_key()
-    path = tmp_path / "server.pem"
-    path.write_bytes(certificate_pem(key, algorithm=algorithm) + key_pem(key))
-    server, peer = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_3))
-    certificate = peer.getpeercert(binary_form=True)
-    assert certificate is not None
-    expected = hashlib.new(digest, certificate).digest()
-    assert channel_bindings(Transport(server))["tls-server-end-point"] == expected
-
-
-def test_a_signature_without_a_hash_has_no_end_point(tmp_path: Path) -> None:
-    # RFC 5929 section 4.1: undefined. A client that knows could not bind, and would find the offer of -PLUS a lie.
-    key = ed25519.Ed25519PrivateKey.generate()
-    path = tmp_path / "server.pem"
-    path.write_bytes(certificate_pem(key) + key_pem(key))
-    server, _ = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_2))
-    assert channel_bindings(Transport(server)) == {}
-    server, _ = handshake(server_context(str(path)), client_context(ssl.TLSVersion.TLSv1_3))
-    assert set(channel_bindings(Transport(server))) == {"tls-exporter"}
 
 
 class TestClientCertificates:
@@ -179,7 +55,7 @@ class TestClientCertificates:
         )
 
     def client(self, folder: Path, version: ssl.TLSVersion, pem: bytes | None = None) -> ssl.SSLContext:
-        context = client_context(version)
+        context = any_client(version)
         if pem is not None:
             (folder / "client.pem").write_bytes(pem)
             context.load_cert_chain(folder / "client.pem")

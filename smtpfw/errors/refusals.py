@@ -1,5 +1,5 @@
 """
-What can go wrong, and the reply that says so.
+Refusals: what can go wrong, and the reply that says so.
 
 Rule 1: an :class:`SMTPError` *is* a reply. A backend raises one to refuse; a
 client receives one when a server refused. Nothing else in a backend's
@@ -9,7 +9,7 @@ fixed text, and its traceback goes to the log.
 Rule 2: the named children carry their codes on the class, so that raising one
 needs no numbers: ``raise MailboxUnavailable("we have no such user")``.
 
-Rule 3: this module imports nothing of smtpfw.
+Rule 3: nothing of smtpfw is imported here but the codes and their texts.
 """
 
 from __future__ import annotations
@@ -388,31 +388,3 @@ class NullMX(NamedSMTPError):
     code = 556
     enhanced_code = EnhancedCode(5, 1, 10)
     message = "Domain does not accept mail"
-
-
-class DataReset(Exception):
-    """
-    The message will not come to its end: the client has gone, or sent RSET in the middle of BDAT.
-
-    Raised by the reads of a body. There is nobody left to answer, so it is no :class:`SMTPError`.
-    """
-
-
-class ProtocolError(Exception):
-    """The rules of SMTP were broken; the children say by whom."""
-
-
-class LocalProtocolError(ProtocolError):
-    """Our own side asked for something that the protocol does not allow; nothing was sent."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The peer sent something that the protocol does not allow."""
-
-
-class ConfigError(Exception):
-    """
-    A setting that can't be used.
-
-    The message is one line for the operator: which setting, what was given, what would be right.
-    """

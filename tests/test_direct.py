@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import TestCase
 
-from smtpfw.server.direct import can_send_at_once, send_at_once
+from smtpfw.direct import can_send_at_once, send_at_once
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.testing.memory import HOST
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, MESSAGE_OK, RCPT, codes, make_factory

@@ -1,0 +1,517 @@
+r"""
+Where a client connects to: from a string to an endpoint of Twisted's; and the name that the client gives itself there.
+
+===============================================  ==========================================================
+``mx.example.org``, ``mx.example.org:587``       a host, by IPv6 and IPv4
+``192.0.2.1:25``, ``[2001:db8::1]:25``           an address
+``192.0.2.1``, ``2001:db8::1``                   the same; without brackets IPv6 is an address to its end
+``tcp:mx.example.org:25:bindAddress=192.0.2.9``  either of them, from an address of ours
+``tcp6:mx.example.org:25``                       by IPv6 alone
+``unix:/run/lmtp.sock``                          a socket; colons in its path take a backslash each: ``\:``
+``tls:...``, ``ssl:...``                         Twisted's, as they are; those of its plugins as well
+``smtps:`` before one of them                    implicit TLS (RFC 8314 section 3); the port is 465
+``lmtp:`` before all of it                       LMTP (RFC 2033); the port is 24
+===============================================  ==========================================================
+
+Rule 1: the same place has the same ``text``, however it was written, and is
+the same key; reading ``text`` gives it again. Only what Twisted reads stays as
+it was written.
+
+Rule 2: nothing here waits for DNS, so what is wrong with a string is known
+where it is read. Hosts are looked up when the endpoint connects.
+
+Rule 3: a name is A-labels in lower case. It goes to Twisted as text, for names
+in octets are turned into U-labels, which the resolver encodes by IDNA of 2003:
+``faß.de`` would become ``fass.de``, which is somebody else.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from dataclasses import dataclass, field, replace
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamClientEndpointStringParserWithReactor
+from twisted.plugin import getPlugins
+
+from smtpfw.wire.config import LMTP, SMTP
+
+__all__ = ["Destination", "hello_name"]
+
+_SMTPS_PORT = 465  # RFC 8314 section 7.3
+_LMTP_PORT = 24  # Postfix lmtp_tcp_port 24; none is assigned
+
+#: Twisted's positional arguments, and the others. Not its timeout=: time limits stand in the client's settings.
+_ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "tcp": (("host", "port"), ("bindAddress",)),
+    "tcp6": (("host", "port"), ("bindAddress",)),
+    "unix": (("path",), ()),
+}
+#: Strings of Twisted's whose host is known, too.
+_WITH_HOST = ("tls:", "ssl:")
+#: A host with one of these names needs ``tcp:`` before it.
+_PREFIXES = {"lmtp", "smtps", "tls", "ssl", *_ARGUMENTS}
+
+#: Octets of sockaddr_un.sun_path, less the NUL. A longer path fails in the reactor, and the attempt never ends.
+_MAX_PATH = 107 if sys.platform == "linux" else 103
+
+#: RFC 1035 section 2.3.4: of a name as text, without the dot at its end.
+_MAX_NAME = 253
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+#: Resolvers take a last label that is a number, 0x7f and all, for a part of an IPv4 address.
+_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:\d+|0x[0-9a-f]*)\Z){_LABEL}")
+_ZONE = re.compile(r"[A-Za-z0-9._-]+")
+_BRACKETED = re.compile(r"\[[^\[\]]*\]")
+
+_WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
+_ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
+_NAMED = re.compile(r"((?:[^=\\]|\\.)*+)=(.*)")
+_HOST_AND_PORT = re.compile(r"(\[.*\]|[^:]*)(?::([^:]*))?")
+
+_Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Internet:
+    host: str
+    port: int
+    only_ipv6: bool = False
+    bind_address: str = ""
+
+    @property
+    def text(self) -> str:
+        where = f"{_bracket(self.host)}:{self.port}"
+        if not (self.only_ipv6 or self.bind_address or self.host in _PREFIXES):
+            return where
+        bind_address = f":bindAddress={_bracket(self.bind_address)}" if self.bind_address else ""
+        return f"{'tcp6' if self.only_ipv6 else 'tcp'}:{where}{bind_address}"
+
+    def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        address = _to_address(self.host)
+        kind: Any
+        if address is None and not self.only_ipv6 and _is_idna(self.host):
+            kind = HostnameEndpoint
+        elif self.only_ipv6 or ":" in self.host:
+            kind = TCP6ClientEndpoint
+        else:
+            # An address, or a name that HostnameEndpoint refuses: with an underscore, as many have in containers.
+            kind = TCP4ClientEndpoint
+        bind_address = (self.bind_address, 0) if self.bind_address else None
+        found: IStreamClientEndpoint = kind(reactor, self.host, self.port, timeout, bind_address)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Unix:
+    path: str
+
+    @property
+    def text(self) -> str:
+        return "unix:" + re.sub(r"[\\:=]", r"\\\g<0>", self.path)
+
+    def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        found: IStreamClientEndpoint = UNIXClientEndpoint(reactor, self.path, timeout)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Twisted:
+    text: str
+
+    def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        try:
+            found: IStreamClientEndpoint = clientFromString(reactor, self.text)
+        except Exception as error:
+            # Twisted and its plugins raise whatever comes to pass: TypeError, KeyError, OSError for a certificate.
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{self.text!r}: Twisted does not take these arguments ({why})") from error
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """An endpoint that is there already. Not all can be compared, so each is itself alone."""
+
+    given: IStreamClientEndpoint
+
+    @property
+    def text(self) -> str:
+        # Python's own repr tells a place in memory, which is nothing to a reader of logs.
+        kind = type(self.given)
+        return kind.__name__ if kind.__repr__ is object.__repr__ else repr(self.given)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Given) and self.given is other.given
+
+    def __hash__(self) -> int:
+        return id(self.given)
+
+    def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        return self.given
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    A place to connect to. Made by :meth:`parse` or :meth:`of`; it can be compared, and be a key.
+
+    :ivar text: where it is, in the one form that logs and errors show.
+    :ivar name: the host, for TLS and SASL: A-labels in lower case, or an address without brackets and zone; empty for
+        a Unix socket, and where it is not known.
+    :ivar protocol: ``smtp`` or ``lmtp``.
+    :ivar implicit_tls: the client starts TLS as soon as it is connected. False for ``tls:``, ``ssl:`` and endpoints
+        that were given: if they have TLS in them, it is there already.
+    :ivar is_local: it does not leave this machine: a Unix socket, an address of loopback, ``localhost``. False for
+        what is not known.
+    """
+
+    text: str
+    name: str
+    protocol: str
+    implicit_tls: bool
+    is_local: bool
+    _route: _Internet | _Unix | _Twisted | _Given = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def parse(cls, where: str, *, default_port: int = 25) -> Destination:
+        """
+        Read a string; the module says which there are.
+
+        :param default_port: of a host without one, unless ``smtps:`` or ``lmtp:`` stands before it.
+        :raises ValueError: in one line: the string, what is wrong with it, what would be right.
+        """
+        try:
+            if not where.isprintable():
+                # It would break lines of logs, or lead to another host than it seems to.
+                raise ValueError("it holds a character that can't be seen; a host has letters, digits, dots, hyphens")
+            rest, is_lmtp = _take_off(where, "lmtp:")
+            rest, implicit_tls = _take_off(rest, "smtps:")
+            port = _LMTP_PORT if is_lmtp else _SMTPS_PORT if implicit_tls else default_port
+            route, name = _read_route(rest, _check_port(port))
+            if implicit_tls and route.text.startswith(_WITH_HOST):
+                raise ValueError("that would be TLS within TLS; leave smtps: out, or put it before a host")
+            if is_lmtp and isinstance(route, _Internet) and route.port == 25:
+                raise ValueError("LMTP is not spoken on port 25 (RFC 2033 section 5); give the server's own, 24 often")
+        except ValueError as error:
+            raise ValueError(f"{where[:80]!a}: {error}") from None
+        return cls(
+            ("lmtp:" if is_lmtp else "") + ("smtps:" if implicit_tls else "") + route.text,
+            name,
+            LMTP if is_lmtp else SMTP,
+            implicit_tls,
+            isinstance(route, _Unix) or (isinstance(route, _Internet) and _is_loopback(name)),
+            route,
+        )
+
+    @classmethod
+    def of(cls, endpoint: IStreamClientEndpoint, *, protocol: str = SMTP) -> Destination:
+        """
+        Take an endpoint that is there already. Its reactor and its time limit are its own.
+
+        :param protocol: ``smtp`` or ``lmtp``.
+        :raises TypeError: if it is no ``IStreamClientEndpoint``.
+        :raises ValueError: for another protocol.
+        """
+        if not IStreamClientEndpoint.providedBy(endpoint):
+            raise TypeError(
+                "a destination is a str, as 'mx.example.org:25', or an IStreamClientEndpoint, "
+                f"not of the class {type(endpoint).__name__}"
+            )
+        if protocol not in (SMTP, LMTP):
+            raise ValueError(f"protocol: {protocol!r} is neither {SMTP} nor {LMTP}")
+        route = _Given(endpoint)
+        return cls(route.text, "", protocol, False, isinstance(endpoint, UNIXClientEndpoint), route)
+
+    def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
+        """
+        Make what connects; TLS is left to the caller.
+
+        :param timeout: seconds for each address that is tried, not for all of it, and not for looking up the host. An
+            endpoint that was given, and Twisted's own strings, have their own.
+        :raises ValueError: for the arguments of ``tls:``, ``ssl:`` and plugins, which are read only now.
+        """
+        return self._route.endpoint(reactor, timeout)
+
+
+def _take_off(text: str, prefix: str) -> tuple[str, bool]:
+    found = text[: len(prefix)].lower() == prefix
+    return (text[len(prefix) :] if found else text), found
+
+
+def _read_route(text: str, default_port: int) -> tuple[_Internet | _Unix | _Twisted, str]:
+    """A route, and the name of its host."""
+    prefix, colon, rest = text.partition(":")
+    prefix = prefix.lower()
+    if not colon or prefix not in _PREFIXES:
+        return _read_bare(text, default_port)
+    if prefix == "unix":
+        return _read_unix(_read_arguments(prefix, rest)), ""
+    if prefix in _ARGUMENTS:
+        return _read_internet(prefix, rest, default_port)
+    if f"{prefix}:" in _WITH_HOST:
+        found, _ = _fill(("host", "port"), rest)
+        _read_port(found.get("port", ""))
+        # hostname= is the name that the certificate must have, where that is another one.
+        host = _read_host(found.get("hostname", found.get("host", "")))
+        return _Twisted(f"{prefix}:{rest}"), _without_zone(host)
+    raise ValueError("lmtp: stands before smtps:, each once, and a host behind them, as in smtps:mx.example.org")
+
+
+def _read_bare(text: str, default_port: int) -> tuple[_Internet | _Twisted, str]:
+    if "//" in text:
+        raise ValueError("it is no URL; write mx.example.org:25, or smtps:mx.example.org:465")
+    if _to_address(text) is not None:
+        # It may have a group of digits at its end that looks like a port: who means one writes brackets.
+        return _to_internet(text, default_port)
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is not None and match[2] is None:
+        return _to_internet(match[1], default_port)
+    if match is not None and match[2].isdecimal():
+        return _to_internet(match[1], _read_port(match[2]))
+    prefix = text.partition(":")[0].lower()
+    plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
+    if any(str(plugin.prefix).lower() == prefix for plugin in plugins):
+        return _Twisted(text), ""
+    if match is not None:
+        _read_port(match[2])
+    raise ValueError(
+        "it is no IPv6 address, and begins with no type of destination; there are tcp:, tcp6:, unix:, tls:, ssl:, "
+        "those of Twisted's plugins, and smtps: and lmtp: before one"
+    )
+
+
+def _to_internet(host: str, port: int, **options: Any) -> tuple[_Internet, str]:
+    host = _read_host(host)
+    return _Internet(host, port, **options), _without_zone(host)
+
+
+def _read_internet(prefix: str, rest: str, default_port: int) -> tuple[_Internet, str]:
+    # The colons of an address in brackets divide nothing, whether they have backslashes or not.
+    rest = _BRACKETED.sub(lambda match: re.sub(r"(?<!\\):", r"\\:", match[0]), rest)
+    found = _read_arguments(prefix, rest)
+    bind_address = found.get("bindAddress", "")
+    own = _to_address(bind_address.removeprefix("[").removesuffix("]"))
+    if "bindAddress" in found and own is None:
+        # A name would be looked up while everything waits.
+        raise ValueError("bindAddress= takes an address of this machine, as bindAddress=192.0.2.9")
+    internet, name = _to_internet(
+        found.get("host", ""),
+        _read_port(found["port"]) if "port" in found else default_port,
+        # Bound to IPv6, Twisted fails with a TypeError at the first IPv4 address of a host.
+        only_ipv6=prefix == "tcp6" or (own is not None and own.version == 6),
+        bind_address=str(own or ""),
+    )
+    address = _to_address(internet.host)
+    versions = {one.version for one in (own, address) if one is not None} | ({6} if internet.only_ipv6 else set())
+    if len(versions) > 1:
+        raise ValueError("IPv4 and IPv6 don't meet; the host, bindAddress= and tcp6: have to be of the same")
+    # An address says by itself what it is.
+    return (internet if address is None else replace(internet, only_ipv6=False)), name
+
+
+def _read_unix(found: dict[str, str]) -> _Unix:
+    path = found.get("path", "")
+    if not path:
+        raise ValueError("the path is missing; write it as unix:/run/lmtp.sock")
+    if len(path.encode()) > _MAX_PATH:
+        raise ValueError(f"a socket's path has {_MAX_PATH} octets at most; a link to its folder may be shorter")
+    return _Unix(path)
+
+
+def _read_arguments(prefix: str, text: str) -> dict[str, str]:
+    """The arguments of a string of ours; names that Twisted does not know would be found out at connecting only."""
+    order, others = _ARGUMENTS[prefix]
+    found, left = _fill(order, text)
+    if left:
+        raise ValueError(r"there are too many arguments; colons within one take a backslash each, as \:")
+    for name in found:
+        if name not in (*order, *others):
+            known = ", ".join(f"{one}=" for one in (*order, *others))
+            raise ValueError(rf"{prefix}: has no argument {name[:40]}=, it has {known}; an equals sign itself is \=")
+    return found
+
+
+def _fill(order: tuple[str, ...], text: str) -> tuple[dict[str, str], list[str]]:
+    """Take arguments apart as Twisted does: by name, those without one in their order, and what is left."""
+    if not _WELL_QUOTED.fullmatch(text):
+        raise ValueError(r"the backslash at its end quotes nothing; write \\ for one")
+    found: dict[str, str] = {}
+    positional: list[str] = []
+    for argument in _ARGUMENT.findall(text + ":"):
+        named = _NAMED.fullmatch(argument)
+        if named is None:
+            positional.append(_unquote(argument))
+        elif (name := _unquote(named[1])) in found:
+            raise ValueError(f"{name[:40]}= is given twice")
+        else:
+            found[name] = _unquote(named[2])
+    for name in order:
+        if name not in found and positional:
+            found[name] = positional.pop(0)
+    return found, positional
+
+
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _read_port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(f"the port is {f'{text[:20]!a}, no number' if text else 'missing'}; ports are 1 to 65535")
+    return _check_port(int(text))
+
+
+def _check_port(port: int) -> int:
+    if not 1 <= port <= 65535:
+        raise ValueError(f"there is no port {port}; ports are 1 to 65535")
+    return port
+
+
+def _read_host(text: str) -> str:
+    """A name or an address, as it goes to Twisted."""
+    if not text:
+        raise ValueError("the host is missing; write mx.example.org, 192.0.2.1 or [2001:db8::1], and :PORT behind it")
+    bracketed = text.startswith("[") and text.endswith("]")
+    content = text[1:-1] if bracketed else text
+    # RFC 5321 section 4.1.3: the form of address literals.
+    address = _to_address(content[5:] if bracketed and content[:5].lower() == "ipv6:" else content)
+    if address is None:
+        if bracketed:
+            raise ValueError("there is no IP address in the brackets; write [2001:db8::1]:25")
+        return _read_name(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"that is IPv4 in disguise; write {address.ipv4_mapped}")
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError("that is not the address of a host; this one is 127.0.0.1 or [::1]")
+    return str(address)
+
+
+def _read_name(text: str) -> str:
+    if " " in text:
+        raise ValueError(f"there is a space in the host, {text[:80]!a}; a host is one word, as mx.example.org")
+    # The bound comes first: encoding takes quadratic time.
+    name = text.removesuffix(".") if len(text) <= _MAX_NAME + 1 else ""
+    try:
+        name = (name if name.isascii() else _to_a_labels(name, uts46=True)).lower()
+    except UnicodeError:
+        name = ""
+    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{text[:80]!a} is no host; a name has letters, digits, hyphens and dots, as mx.example.org, and an "
+            "address is written 192.0.2.1 or [2001:db8::1]"
+        )
+    return name
+
+
+def _to_a_labels(name: str, *, uts46: bool) -> str:
+    """
+    Encode a name as Twisted does; it does so with A-labels, too.
+
+    :param uts46: whether to take capitals and other forms of letters, as people write them; Twisted does not.
+    :raises UnicodeError: if it is no name to IDNA.
+    """
+    try:
+        import idna
+    except ImportError:
+        # IDNA of 2003, the same for most names.
+        return name.encode("idna").decode("ascii")
+    return idna.encode(name, uts46=uts46).decode("ascii")
+
+
+def _is_idna(name: str) -> bool:
+    try:
+        return bool(_to_a_labels(name, uts46=False))
+    except UnicodeError:
+        return False
+
+
+def _to_address(text: str) -> _Address | None:
+    _, percent, zone = text.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        return None
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _without_zone(host: str) -> str:
+    return host.partition("%")[0]
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(name: str) -> bool:
+    address = _to_address(name)
+    return name == "localhost" if address is None else address.is_loopback
+
+
+_HOSTS = Path("/etc/hosts")
+_FULL_NAME = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
+    re.IGNORECASE,
+)
+
+
+def hello_name(local_host: str = "") -> str:
+    """
+    What a client calls itself in EHLO, HELO and LHLO (RFC 5321 section 4.1.1.1).
+
+    The full name of this machine if it has one: the name that the kernel knows, if there is a dot in it, or the one
+    that ``/etc/hosts`` has for it, as ``hostname -f`` finds it there. DNS is not asked: ``socket.getfqdn()`` does, and
+    stops everything for as long as a name server is silent, half a minute as a rule. It is looked for once, and kept.
+
+    Without such a name it is an address literal, and never ``localhost``, which every machine is called.
+
+    :param local_host: our own address on the connection, ``transport.getHost().host``. What is no address, as on a
+        Unix socket, is as good as none: then the literal is ``[127.0.0.1]``, as smtplib has it.
+    """
+    return _find_full_name() or _literal(local_host)
+
+
+@cache
+def _find_full_name() -> str:
+    own = socket.gethostname()
+    return next((name for name in (own, *_names_in_hosts(own)) if _is_full_name(name)), "")
+
+
+def _names_in_hosts(name: str) -> list[str]:
+    try:
+        text = _HOSTS.read_text("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.partition("#")[0].split()[1:] for line in text.splitlines()]
+    return [word for words in lines if name.lower() in map(str.lower, words) for word in words]
+
+
+def _is_full_name(name: str) -> bool:
+    labels = name.lower().split(".")
+    # Names that many machines have say no more than localhost does.
+    return _FULL_NAME.fullmatch(name) is not None and not {labels[0], labels[-1]} & {"localhost", "localdomain"}
+
+
+def _literal(local_host: str) -> str:
+    # RFC 5321 section 4.1.3: a literal has no zone.
+    address = _to_address(_without_zone(local_host))
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    address = mapped or address
+    if address is None or address.is_unspecified:
+        return "[127.0.0.1]"
+    return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"

@@ -1,0 +1,109 @@
+"""
+The steps of a transaction for whoever wants to take them one by one: MAIL, RCPT, the message, RSET.
+
+:class:`~smtpfw.wire.sending.Sending` takes them all at once. Here the
+connection keeps the transaction between them: whom the peer has accepted, and
+by which parameters.
+
+Rule: what a step says depends on what the peer offers, which is known when the
+step begins, not when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smtpfw.errors import BadSequence
+from smtpfw.wire.commands import format_mail, format_rcpt
+from smtpfw.wire.exchange import Command, Done
+from smtpfw.wire.grammar import NULL_SENDER, Address
+from smtpfw.wire.message import Content, OutgoingMessage
+from smtpfw.wire.parameters import Options
+from smtpfw.wire.replies import Reply
+from smtpfw.wire.results import RecipientResult
+from smtpfw.wire.sending import Sending
+from smtpfw.wire.transaction import Recipient, Transaction
+
+if TYPE_CHECKING:
+    from smtpfw.wire.client import ClientConnection
+
+__all__ = ["BodyStep", "MailStep", "RcptStep", "ResetStep"]
+
+
+class MailStep(Command):
+    """MAIL: a transaction begins if the peer accepts it."""
+
+    __slots__ = ("_options", "_sender")
+
+    def __init__(self, sender: Address, options: Options, done: Done) -> None:
+        super().__init__(b"MAIL\r\n", done)
+        self._sender = sender
+        self._options = options
+
+    def line(self, connection: ClientConnection) -> bytes:
+        # Nobody knows the message yet.
+        message = OutgoingMessage(self._sender, (), options=self._options)
+        return format_mail(self._sender, connection.peer.mail_parameters(connection, message))
+
+    def accepted(self, connection: ClientConnection, reply: Reply) -> None:
+        connection.transaction = Transaction("", self._sender, self._options)
+
+
+class RcptStep(Command):
+    """RCPT: one more recipient if the peer accepts it."""
+
+    __slots__ = ("_recipient",)
+
+    def __init__(self, recipient: Recipient, done: Done) -> None:
+        super().__init__(b"RCPT\r\n", done)
+        self._recipient = recipient
+
+    def line(self, connection: ClientConnection) -> bytes:
+        transaction, peer = connection.transaction, connection.peer
+        error = peer.refuse_recipient(len(transaction.recipients) if transaction else 0, self._recipient)
+        if error is not None:
+            raise error
+        return format_rcpt(self._recipient.address, peer.rcpt_parameters(self._recipient.options))
+
+    def accepted(self, connection: ClientConnection, reply: Reply) -> None:
+        if connection.transaction is not None:
+            connection.transaction.recipients.append(self._recipient)
+
+
+class ResetStep(Command):
+    """RSET: there is no transaction any more."""
+
+    __slots__ = ()
+
+    def __init__(self, done: Done) -> None:
+        super().__init__(b"RSET\r\n", done)
+
+    def accepted(self, connection: ClientConnection, reply: Reply) -> None:
+        connection.transaction = None
+        connection.needs_reset = False
+
+
+class BodyStep(Sending):
+    """
+    The message, to those whom the peer has accepted.
+
+    :param content: the message.
+    """
+
+    __slots__ = ()
+
+    alone = True
+
+    def __init__(self, content: Content, done: Done) -> None:
+        super().__init__(OutgoingMessage(NULL_SENDER, (), content), done)
+
+    def begin(self, connection: ClientConnection) -> None:
+        transaction = connection.transaction
+        if transaction is None or not transaction.recipients:
+            raise BadSequence("No recipient has been accepted")
+        content = self.message.body
+        self.message = OutgoingMessage(transaction.sender, transaction.recipients, content, transaction.options)
+        connection.peer.check_content(self.message)
+        self.results = [RecipientResult(recipient) for recipient in transaction.recipients]
+        connection.transaction = None
+        self.send_to(connection, self.results)
