@@ -5,6 +5,7 @@ Addresses as callers write them, and the values that travel on.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from smtpfw.errors import LocalProtocolError
 from smtpfw.wire.grammar import Address
@@ -23,10 +24,13 @@ def address_of(address: AnyAddress) -> Address:
 
     :raises LocalProtocolError: if it is none, and would say something else on the wire.
     """
-    if isinstance(address, Address):
-        return address
+    return address if isinstance(address, Address) else _parse(address)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Address:
     try:
-        return Address.parse(address)
+        return Address.parse(text)
     except ValueError as error:
         raise LocalProtocolError(str(error)) from None
 
@@ -37,12 +41,24 @@ def recipients_of(recipients: AnyRecipient | Iterable[AnyRecipient]) -> list[Rec
 
     :raises LocalProtocolError: if one is no address, or there is none.
     """
-    if isinstance(recipients, str | Address | Recipient):
+    if isinstance(recipients, _ONE):
         recipients = (recipients,)
-    found = [one if isinstance(one, Recipient) else Recipient(address_of(one), NO_OPTIONS) for one in recipients]
+    found = [_recipient_of(one) if type(one) is str else _as_recipient(one) for one in recipients]
     if not found:
         raise LocalProtocolError("a message needs a recipient")
-    for one in found:
-        if not one.address:
-            raise LocalProtocolError("the null sender is no recipient")
     return found
+
+
+_ONE = (str, Address, Recipient)
+
+
+@lru_cache(maxsize=1024)
+def _recipient_of(text: str) -> Recipient:
+    return _as_recipient(_parse(text))
+
+
+def _as_recipient(one: AnyRecipient) -> Recipient:
+    recipient = one if isinstance(one, Recipient) else Recipient(address_of(one), NO_OPTIONS)
+    if not recipient.address:
+        raise LocalProtocolError("the null sender is no recipient")
+    return recipient

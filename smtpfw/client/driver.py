@@ -59,14 +59,18 @@ class ClientDriver:
     def __init__(self, config: ClientConfig, name: str, clock: IReactorTime | None) -> None:
         self._limits = {phase: getattr(config, setting) for phase, setting in _LIMITS.items()}
         self._limit = config.command_timeout
+        limits = [limit for limit in (self._limit, *self._limits.values()) if limit]
+        # How often is looked whether the peer is late; where nothing is limited, never.
+        self._interval = min(limits, default=0.0)
         self._name = name
         self._clock: Any = clock
         self._transport: Any = None
         self._pump: Pump | None = None
         self._handshaking = False
         self._sends_at_once = False
+        # Octets have just come, and what follows from them is being found out.
+        self._receiving = False
         self._alarm: IDelayedCall | None = None
-        self._alarm_at = 0.0
         # When something was last heard of the peer, or the first thing was asked of it.
         self._since = 0.0
         self._closing = False
@@ -93,8 +97,16 @@ class ClientDriver:
 
     def receive(self, data: bytes) -> None:
         """Octets have come."""
-        self._since = self._clock.seconds()
-        self.wire.receive_data(data)
+        wire = self.wire
+        replies = wire.replies
+        self._receiving = True
+        try:
+            wire.receive_data(data)
+        finally:
+            self._receiving = False
+        if wire.replies != replies:
+            # A reply has its time as a whole: a line of it now and then could go on for ever.
+            self._since = self._clock.seconds()
         self.flush()
 
     def handshake_completed(self) -> None:
@@ -124,7 +136,11 @@ class ClientDriver:
             wire.transcript.close()
 
     def flush(self) -> None:
-        """Send what is due."""
+        """Send what is due; all that is said in answer to what has just come goes out together."""
+        if not self._receiving:
+            self._send()
+
+    def _send(self) -> None:
         due = self.wire.data_to_send()
         if due:
             transport = self._transport
@@ -134,14 +150,16 @@ class ClientDriver:
                 data = send_at_once(transport, data)
             if data:
                 transport.write(data)
-        self._watch()
+            if self._alarm is None:
+                self._watch()
 
     # -- the wire's side (see wire.client.Driver) -----------------------------
 
     def send_body(self, sending: Sending) -> None:
         body = sending.message.body
         assert isinstance(body, OutgoingBody)
-        self._pump = Pump(sending, body, self._transport, self.flush)
+        # Not by flush: what is held back there fills no transport, so nothing would ever pause the source.
+        self._pump = Pump(sending, body, self._transport, self._send)
         self._pump.start()
 
     def stop_body(self, sending: Sending) -> None:
@@ -163,14 +181,14 @@ class ClientDriver:
         if error is None or isinstance(error, Refused):
             self._closing = True
             transport.loseConnection()
-            self._set_alarm(self._clock.seconds() + _CLOSING)
+            self._set_alarm(_CLOSING)
         else:
             self._stop_alarm()
             transport.abortConnection()
 
     def ready(self) -> None:
-        if self.on_ready is not None:
-            self.on_ready()
+        assert self.on_ready is not None
+        self.on_ready()
 
     # -- TLS ------------------------------------------------------------------
 
@@ -182,22 +200,26 @@ class ClientDriver:
     # -- time -----------------------------------------------------------------
 
     def _watch(self) -> None:
-        """See to it that the alarm rings in time."""
-        limit = self._current_limit()
-        if limit:
-            due = self._since + limit
-            if self._alarm is None or due < self._alarm_at:
-                self._set_alarm(due)
+        """
+        Look again when the peer may be late, or when that may have changed.
+
+        No limit is shorter than the interval, so the alarm rings in time for whatever begins meanwhile, and what goes
+        on costs nothing.
+        """
+        if self._interval and not self._closing:
+            now = self._clock.seconds()
+            limit = self._current_limit()
+            due = min(self._since + limit, now + self._interval) if limit else now + self._interval
+            self._set_alarm(due - now)
 
     def _current_limit(self) -> float:
         """Seconds; 0 for none."""
         phase = "TLS" if self._handshaking else self.wire.phase
         return self._limits.get(phase, self._limit) if phase else 0.0
 
-    def _set_alarm(self, due: float) -> None:
+    def _set_alarm(self, seconds: float) -> None:
         self._stop_alarm()
-        self._alarm_at = due
-        self._alarm = self._clock.callLater(max(due - self._clock.seconds(), 0.0), self._ring)
+        self._alarm = self._clock.callLater(max(seconds, 0.0), self._ring)
 
     def _stop_alarm(self) -> None:
         alarm, self._alarm = self._alarm, None
@@ -209,15 +231,16 @@ class ClientDriver:
         if self._closing:
             self._transport.abortConnection()
             return
-        limit = self._current_limit()
-        if not limit:
+        if not self.wire.phase and not self._handshaking:
+            # Nothing is waited for. What is asked next sets the alarm again.
             return
+        limit = self._current_limit()
         now = self._clock.seconds()
         wire = self.wire
         if wire.phase == "BODY" and self._pump is not None and not self._pump.waits_for_peer:
             # It is the source that is late; whoever feeds it has limits of its own.
             self._since = now
-        if now < self._since + limit:
+        if not limit or now < self._since + limit:
             self._watch()
             return
         phase = "TLS" if self._handshaking else wire.phase

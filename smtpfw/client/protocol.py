@@ -219,7 +219,13 @@ class SMTPClientProtocol(Protocol):
 
     def close(self) -> None:
         """Close without a word; whoever waits for something gets a ConnectionFailed."""
-        self.wire.fail(ConnectionFailed("closed by ourselves", phase=self.wire.phase, peer=self.wire.peer_name))
+        wire = self.wire
+        error = ConnectionFailed("closed by ourselves", phase=wire.phase, peer=wire.peer_name)
+        if wire.is_over:
+            # It may still wait for the peer to close its side: Exim answers no close_notify.
+            self._driver.closed(error)
+        else:
+            wire.fail(error)
 
     # -- safety -----------------------------------------------------------------
 
@@ -290,6 +296,7 @@ class SMTPClientProtocol(Protocol):
     def when_ready(self, call: Callable[[], None]) -> None:
         """Have ``call`` called whenever another message could be begun and none waits: for a pool."""
         self._driver.on_ready = call
+        self.wire.wants_ready = True
 
     # -- our own ----------------------------------------------------------------
 

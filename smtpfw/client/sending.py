@@ -73,3 +73,5 @@ async def _leave(client: SMTPClientProtocol) -> None:
             await client.quit()
         except ClientError:
             client.close()
+    # Whoever has an answer has no connection left behind it.
+    await client.disconnected

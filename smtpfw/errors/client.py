@@ -71,7 +71,9 @@ class Refused(ClientError, SMTPError):
         return self.code < 500 or (self.code == _TOO_MANY and self.phase == "RCPT")
 
     def __str__(self) -> str:
-        return f"{self.peer or 'the peer'} refused {self.phase or 'the connection'}: {SMTPError.__str__(self)}"
+        # On one line, and printable: it goes into logs, and what it says is the peer's choice.
+        said = "".join(sign if sign.isprintable() else " " for sign in SMTPError.__str__(self))
+        return f"{self.peer or 'the peer'} refused {self.phase or 'the connection'}: {said}"
 
 
 class ExtensionMissing(ClientError, SMTPError):

@@ -333,6 +333,10 @@ class AuthExchange(Exchange):
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         assert self._client is not None
         if reply.code == 334:
+            if self._error is not None:
+                # It was told that we give up, and goes on asking.
+                connection.fail(self._broken(connection, self._error))
+                return True
             try:
                 response = self._respond(reply.text)
             except Exception as error:
@@ -361,8 +365,6 @@ class AuthExchange(Exchange):
 
     def _respond(self, challenge: str) -> bytes:
         assert self._client is not None
-        if self._error is not None:
-            raise self._error
         try:
             octets = b64decode(challenge.strip(" "), validate=True)
         except (binascii.Error, ValueError):

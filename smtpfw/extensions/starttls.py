@@ -68,12 +68,17 @@ class StartTLSExchange(Exchange):
         if connection.tls:
             raise BadSequence("TLS is on already")
         if not connection.peer.offers("STARTTLS"):
-            raise TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)
+            error = TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)
+            connection.cancel_waiting(error)
+            raise error
         connection.write_line(b"STARTTLS\r\n")
 
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         if reply.code >= 400:
-            self.finish(Refused(reply, phase=self.phase, peer=connection.peer_name))
+            error = Refused(reply, phase=self.phase, peer=connection.peer_name)
+            self.finish(error)
+            # What was asked for behind it was meant for a safe line.
+            connection.cancel_waiting(error)
             return True
         if reply.code != 220:
             connection.fail(TLSFailed(f"{reply.code} to STARTTLS", phase=self.phase, peer=connection.peer_name))

@@ -97,10 +97,10 @@ class ReceiveBuffer:
         if self._skipped:
             self._skip()
             return None
-        start = self._position
-        end = self._data.find(b"\n", max(start, self._searched))
+        data, start = self._data, self._position
+        end = data.find(b"\n", self._searched if self._searched > start else start)
         if end < 0:
-            self._searched = len(self._data)
+            self._searched = len(data)
             if self._searched - start > limit:
                 self._skip()
             return None
@@ -108,15 +108,15 @@ class ReceiveBuffer:
             self._skip()
             return None
         self._position = end + 1
-        if end > start and self._data[end - 1] == 13:
-            line = self._data[start : end - 1]
+        if end > start and data[end - 1] == 13:
+            line = data[start : end - 1]
         elif self._bare_lf:
-            line = self._data[start:end]
+            line = data[start:end]
         else:
             raise BareNewline
         if b"\r" in line:
             raise BareNewline
-        if self._position == len(self._data):
+        if end + 1 == len(data):
             # The segment must not be kept for as long as its peer is idle.
             self.clear()
         return line

@@ -24,7 +24,7 @@ from smtpfw.errors import BrokenPeer, ClientError, ConnectionFailed, Refused, Re
 from smtpfw.wire.buffer import LineError, ReceiveBuffer
 from smtpfw.wire.config import ClientConfig
 from smtpfw.wire.dialect import Extension
-from smtpfw.wire.exchange import Exchange, Greeting, Hello
+from smtpfw.wire.exchange import Command, Exchange, Greeting, Hello
 from smtpfw.wire.peer import NOBODY, Peer
 from smtpfw.wire.replies import Reply, ReplyReader
 from smtpfw.wire.transaction import Transaction
@@ -38,6 +38,12 @@ __all__ = ["ClientConnection", "Driver"]
 #: RFC 4954 section 4: a challenge may be that long; any other line of a reply has 512 octets (RFC 5321 section
 #: 4.5.3.1.5), and some servers do not count.
 MAX_LINE = 12_288
+
+_RSET = b"RSET\r\n"
+
+
+#: In these there may be an answer due for each chunk, or for each recipient.
+_SEVERAL_REPLIES = frozenset({"BODY", "END"})
 
 
 class Driver(Protocol):
@@ -83,13 +89,15 @@ class ClientConnection:
     :ivar transaction: the one that was begun by MAIL, for messages whose steps are asked for one by one.
     :ivar needs_reset: whether the peer has a transaction open that was given up.
     :ivar transcript: where the dialog is written down; None for nowhere.
+    :ivar wants_ready: whether the driver wants to hear of it when something else could be sent.
+    :ivar replies: how many have come.
     :ivar over: why the connection has ended; None while it has not.
     """
 
     __slots__ = (
         "_begun", "_buffer", "_due", "_introduced", "_octets", "_reader", "_running", "_waiting", "config", "driver",
         "extensions", "hello_name", "is_over", "lmtp", "mechanism", "needs_reset", "over", "peer", "peer_name",
-        "pipelining", "tls", "tls_verified", "transaction", "transcript",
+        "pipelining", "replies", "tls", "tls_verified", "transaction", "transcript", "wants_ready",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +127,8 @@ class ClientConnection:
         self.needs_reset = False
         self.over: ClientError | None = None
         self.is_over = False
+        self.replies = 0
+        self.wants_ready = False
         self._introduced = self._running = False
         self._buffer = ReceiveBuffer()
         self._reader = ReplyReader(max_octets=config.max_reply_bytes)
@@ -135,18 +145,36 @@ class ClientConnection:
         """Take what came from the peer, and go on as far as possible."""
         if self.is_over:
             return
-        self._buffer.append(data)
+        buffer, reader, begun = self._buffer, self._reader, self._begun
+        texts, known = reader.texts, reader.known
+        buffer.append(data)
         try:
-            while not self.is_over:
-                line = self._buffer.next_line(MAX_LINE)
-                if line is None:
-                    break
-                reply = self._reader.feed(line)
-                if reply is not None:
-                    if self.transcript is not None:
-                        self._end_octets(self.transcript)
-                        self.transcript.reply(reply.wire)
-                    self._receive(reply)
+            while (line := buffer.next_line(MAX_LINE)) is not None:
+                reply = (None if texts else known.get(line)) or reader.feed(line)
+                if reply is None:
+                    continue
+                if self.transcript is not None:
+                    self._end_octets(self.transcript)
+                    self.transcript.reply(reply.wire)
+                if not begun:
+                    self._take_unasked(reply)
+                    return
+                self.replies += 1
+                exchange = begun[0]
+                phase, lone = exchange.phase, exchange.alone or not self.pipelining
+                if exchange.receive(self, reply) and begun and begun[0] is exchange:
+                    begun.popleft()
+                if reply.code == 421:
+                    # It closes the connection, whatever it answers (RFC 5321 section 3.8).
+                    self.fail(Refused(reply, phase=phase, peer=self.peer_name))
+                if self.is_over:
+                    return
+                if lone and buffer and not (phase in _SEVERAL_REPLIES and (self.pipelining or self.lmtp)):
+                    # It can't be the answer to what is only now about to be said, and would be taken for it.
+                    self.fail(BrokenPeer("more than one reply", phase=phase, peer=self.peer_name))
+                    return
+                if (self._waiting or self.wants_ready) and (not begun or (self.pipelining and begun[-1].sent)):
+                    self.advance()
         except LineError:
             self.fail(self._broken("a line that is too long, or does not end in CRLF"))
         except RemoteProtocolError as error:
@@ -184,12 +212,17 @@ class ClientConnection:
         try:
             while not self.is_over and self.may_begin:
                 if not self._waiting:
-                    self.driver.ready()
-                    if not self._waiting:
+                    if self.wants_ready:
+                        self.driver.ready()
+                        if not self._waiting:
+                            break
+                    else:
                         break
-                    continue
                 if self._waiting[0].alone and self._begun:
                     break
+                if self.needs_reset and self._waiting[0].needs_reset:
+                    self.needs_reset = False
+                    self._waiting.appendleft(Command(_RSET, _nobody_asked))
                 exchange = self._waiting.popleft()
                 self._begun.append(exchange)
                 try:
@@ -291,7 +324,7 @@ class ClientConnection:
     def cancel_waiting(self, error: ClientError) -> None:
         """What was not said yet shall not be."""
         waiting, self._waiting = self._waiting, deque()
-        self._introduced = False
+        self._introduced = self.peer is not NOBODY
         for exchange in waiting:
             exchange.fail(error)
 
@@ -306,29 +339,22 @@ class ClientConnection:
 
     # -- replies ------------------------------------------------------------
 
-    def _receive(self, reply: Reply) -> None:
-        if not self._begun:
-            if reply.code == 421:
-                self.fail(Refused(reply, peer=self.peer_name))
-            else:
-                self.fail(self._broken(f"a reply to nothing: {reply.code}"))
-            return
-        exchange = self._begun[0]
-        if exchange.receive(self, reply) and self._begun and self._begun[0] is exchange:
-            self._begun.popleft()
+    def _take_unasked(self, reply: Reply) -> None:
         if reply.code == 421:
-            # It closes the connection, whatever it answers (RFC 5321 section 3.8).
-            self.fail(Refused(reply, phase=exchange.phase, peer=self.peer_name))
+            self.fail(Refused(reply, peer=self.peer_name))
         else:
-            self.advance()
+            self.fail(self._broken(f"a reply to nothing: {reply.code}"))
 
     def _end(self, error: ClientError | None) -> None:
         if self.is_over:
             return
         self.is_over = True
         self.over = error
-        begun, self._begun = self._begun, deque()
-        waiting, self._waiting = self._waiting, deque()
+        if error is not None:
+            self._due.clear()
+        begun, waiting = list(self._begun), list(self._waiting)
+        self._begun.clear()
+        self._waiting.clear()
         # First the end, then the news of it: who asks for something else now is told so.
         self.driver.closed(error)
         for exchange in begun:

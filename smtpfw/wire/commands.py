@@ -8,15 +8,16 @@ Rule 1: a parser takes the octets behind the verb and its space, without CRLF,
 and raises a ready reply. The reply says what was expected, and never repeats
 what came.
 
-Rule 2: a formatter reads its own line with the parser before it lets it go.
-An address or a value that would read as anything but itself (a line break
-that starts a command, a space that adds a parameter) is refused by that,
-whatever trick it uses.
+Rule 2: a formatter reads what it wrote, the path and each parameter, with the
+parser before it lets it go. An address or a value that would read as anything
+but itself (a line break that starts a command, a space that adds a parameter)
+is refused by that, whatever trick it uses.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,9 @@ NO_PARAMETERS: Mapping[str, str | None] = MappingProxyType({})
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\x80-\xff]++))?")
 # What RFC 6531 lets into a value, and a log or a header would take for the end of a line.
 _CONTROL = re.compile("[\x80-\x9f\u2028\u2029]")
+
+#: Paths and parameters that are remembered with their octets: a client says the same again and again.
+_REMEMBERED = 1024
 
 _MAIL_SYNTAX = "Syntax: MAIL FROM:<address>"
 _RCPT_SYNTAX = "Syntax: RCPT TO:<address>"
@@ -162,13 +166,7 @@ def format_mail(sender: Address, parameters: Mapping[str, str | None] = NO_PARAM
     :param parameters: values ready for the wire (``xtext`` where their RFC asks for it), None for a bare keyword.
     :raises LocalProtocolError: if the line would not say just this.
     """
-    line = _format_line("MAIL FROM", sender, parameters)
-    try:
-        parsed = parse_mail(line[5:-2], DEFAULT)
-    except SMTPError as error:
-        raise LocalProtocolError(f"can't be sent as the sender, or with it: {error.message}") from None
-    _check_same(parsed, sender, parameters)
-    return line
+    return b"MAIL FROM:%b%b\r\n" % (_format_path(sender), _format_parameters(parameters))
 
 
 def format_rcpt(recipient: Address, parameters: Mapping[str, str | None] = NO_PARAMETERS) -> bytes:
@@ -177,34 +175,49 @@ def format_rcpt(recipient: Address, parameters: Mapping[str, str | None] = NO_PA
 
     :raises LocalProtocolError: if the line would not say just this.
     """
-    line = _format_line("RCPT TO", recipient, parameters)
+    if not recipient:
+        raise LocalProtocolError("can't be sent as a recipient: the null path <>")
+    return b"RCPT TO:%b%b\r\n" % (_format_path(recipient), _format_parameters(parameters))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _format_path(address: Address) -> bytes:
+    path = _encode(f"<{address}>")
     try:
-        parsed = parse_rcpt(line[5:-2], DEFAULT)
+        parsed, end = parse_path(path, 0, DEFAULT)
+    except PathError as error:
+        raise LocalProtocolError(f"can't be sent as an address: {error}") from None
+    if parsed != address or end != len(path):
+        raise LocalProtocolError(f"what would be read as something else: {address!r}")
+    return path
+
+
+def _format_parameters(parameters: Mapping[str, str | None]) -> bytes:
+    if not parameters:
+        return b""
+    if len({keyword.upper() for keyword in parameters}) != len(parameters):
+        raise LocalProtocolError("the same parameter twice")
+    return b"".join([_format_parameter(keyword, value) for keyword, value in parameters.items()])
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _format_parameter(keyword: str, value: str | None) -> bytes:
+    keyword = keyword.upper()
+    word = _encode(keyword if value is None else f"{keyword}={value}")
+    try:
+        parsed = _parse_parameters(word)
     except SMTPError as error:
-        raise LocalProtocolError(f"can't be sent as a recipient, or with it: {error.message}") from None
-    _check_same(parsed, recipient, parameters)
-    return line
+        raise LocalProtocolError(f"can't be sent as a parameter: {error.message}") from None
+    if parsed != {keyword: value}:
+        raise LocalProtocolError(f"what would be read as something else: {keyword[:80]!r} with its value")
+    return b" " + word
 
 
-def _format_line(command: str, address: Address, parameters: Mapping[str, str | None]) -> bytes:
-    words = [f"{command}:<{address}>"]
-    for keyword, value in parameters.items():
-        words.append(keyword.upper() if value is None else f"{keyword.upper()}={value}")
-    return _encode(" ".join(words))
-
-
-def _encode(line: str) -> bytes:
+def _encode(text: str) -> bytes:
     try:
-        return line.encode() + b"\r\n"
+        return text.encode()
     except UnicodeEncodeError:
         raise LocalProtocolError("half a surrogate pair can't be sent") from None
-
-
-def _check_same(
-    parsed: tuple[Address, Mapping[str, str | None]], address: Address, parameters: Mapping[str, str | None]
-) -> None:
-    if parsed != (address, {keyword.upper(): value for keyword, value in parameters.items()}):
-        raise LocalProtocolError(f"what would be read as something else: {address!r}")
 
 
 def format_hello(name: str, extended: bool = True, *, lmtp: bool = False) -> bytes:

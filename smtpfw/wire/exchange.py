@@ -50,6 +50,8 @@ class Exchange:
     needs_hello = True
     #: Whether all replies to what was asked before have to be there first.
     alone = False
+    #: Whether a transaction of the peer's that was given up has to be reset first.
+    needs_reset = False
 
     def __init__(self, phase: str, done: Done) -> None:
         self.phase = phase
@@ -180,7 +182,7 @@ class Hello(Exchange):
 
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         if reply.code == 250:
-            connection.introduced(Peer(reply, connection.extensions if self._extended else ()))
+            connection.introduced(Peer(reply, connection.extensions, extended=self._extended))
             self.finish(reply)
             return True
         if reply.code in _NO_EHLO and self._extended and not connection.lmtp:

@@ -33,7 +33,8 @@ __all__ = ["NOBODY", "Peer"]
 class Peer:
     """
     :param hello: the answer to EHLO, HELO or LHLO.
-    :param extensions: those that the client knows; none after HELO, whose answer names none.
+    :param extensions: those that the client knows.
+    :param extended: whether the answer names what is offered. That to HELO does not, whatever its lines say.
 
     :ivar name: what the peer calls itself.
     :ivar arguments: keyword in capitals -> what stands behind it, of every extension that is offered.
@@ -53,10 +54,10 @@ class Peer:
         "name",
     )
 
-    def __init__(self, hello: Reply, extensions: Iterable[Extension] = ()) -> None:
+    def __init__(self, hello: Reply, extensions: Iterable[Extension] = (), *, extended: bool = True) -> None:
         first, *lines = hello.text.split("\n")
         self.name = first.partition(" ")[0]
-        self.arguments = _read(lines)
+        self.arguments = _read(lines) if extended else {}
         self._known = tuple(extensions)
         offered = [one for one in self._known if one.keyword in self.arguments]
         missing = [one for one in self._known if one.keyword not in self.arguments]

@@ -125,11 +125,13 @@ class ReplyReader:
         self._max_lines = max_lines
         self._max_octets = max_octets
         self._octets = 0
-        # What servers say all the time, and has been read before.
-        self._known: dict[bytes, Reply] = {}
+        #: The lines so far of a reply that is not whole; always the same list.
+        self.texts: list[str] = []
+        #: Whole replies of one line that have been read before: servers say the same all the time. Where ``texts`` is
+        #: empty, whoever is in a hurry looks here first.
+        self.known: dict[bytes, Reply] = {}
         self._code = 0
         self._enhanced_code = NO_ENHANCED_CODE
-        self._texts: list[str] = []
 
     def feed(self, line: bytes) -> Reply | None:
         """
@@ -137,33 +139,29 @@ class ReplyReader:
 
         :raises RemoteProtocolError: when the line is no reply line, or does not belong to the lines before it.
         """
-        if not self._texts:
-            known = self._known.get(line)
-            if known is not None:
-                return known
         digits, separator, rest = line[:3], line[3:4], line[4:]
         if not (digits.isdigit() and b"200" <= digits <= b"599") or separator not in (b" ", b"-", b""):
             raise RemoteProtocolError(f"not a reply line: {line[:80]!r}")
         code = int(digits)
-        if self._texts and code != self._code:
+        if self.texts and code != self._code:
             # RFC 5321 section 4.2.1: the code is the same on every line.
             raise RemoteProtocolError(f"the code changes within a reply, from {self._code} to {code}")
-        if len(self._texts) >= self._max_lines:
+        if len(self.texts) >= self._max_lines:
             raise RemoteProtocolError(f"a reply of more than {self._max_lines} lines")
         self._octets += len(line)
         if self._max_octets and self._octets > self._max_octets:
             raise RemoteProtocolError(f"a reply of more than {self._max_octets} octets")
         text = rest.decode("utf-8", "replace")
         enhanced_code, text = _split_enhanced_code(code, text)
-        if not self._texts:
+        if not self.texts:
             self._code, self._enhanced_code = code, enhanced_code
-        self._texts.append(text)
+        self.texts.append(text)
         if separator == b"-":
             return None
-        reply = Reply(code, "\n".join(self._texts), self._enhanced_code)
-        if len(self._texts) == 1 and len(self._known) < _MAX_KNOWN and code != _CHALLENGE:
-            self._known[line] = reply
-        self._texts = []
+        reply = Reply(code, "\n".join(self.texts), self._enhanced_code)
+        if len(self.texts) == 1 and len(self.known) < _MAX_KNOWN and code != _CHALLENGE:
+            self.known[line] = reply
+        self.texts.clear()
         self._octets = 0
         return reply
 

@@ -34,6 +34,7 @@ class MailStep(Command):
     """MAIL: a transaction begins if the peer accepts it."""
 
     __slots__ = ("_options", "_sender")
+    needs_reset = True
 
     def __init__(self, sender: Address, options: Options, done: Done) -> None:
         super().__init__(b"MAIL\r\n", done)
