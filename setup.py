@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
-TEST = ["pytest", "hypothesis", "aiosmtplib", "scramp>=1.5"]
+TEST = ["pytest", "hypothesis", "aiosmtpd", "aiosmtplib", "scramp>=1.5"]
 
 setup(
     name="smtpfw",

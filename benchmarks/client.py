@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 
-from smtpfw.client import ClientConfig, connect
+from smtpfw.client import ClientConfig, Pool, connect
 
 FROM, TO = "sender@example.org", ["rcpt0@example.org"]
 CONFIG = ClientConfig(hello_name="client.example.org")

@@ -16,16 +16,25 @@ def test_smtpfw() -> None:
     assert sorted(smtpfw.__all__) == [
         "Address",
         "Check",
+        "ClientConfig",
         "EnhancedCode",
         "FunctionCheck",
+        "LMTPClientFactory",
+        "LMTPClientProtocol",
+        "Pool",
         "Reply",
         "ReplyCode",
+        "SMTPClientFactory",
+        "SMTPClientProtocol",
         "SMTPError",
         "SMTPServerFactory",
+        "SendResult",
         "ServerConfig",
         "Session",
         "SessionBackend",
+        "connect",
         "received_line",
+        "send_mail",
     ]
     assert all(hasattr(smtpfw, name) for name in smtpfw.__all__)
 

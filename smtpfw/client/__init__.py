@@ -9,6 +9,8 @@ from smtpfw.client.connecting import Connector, connect, connector_of
 from smtpfw.client.destination import Destination
 from smtpfw.client.factory import LMTPClientFactory, SMTPClientFactory
 from smtpfw.client.mx import Hop, look_up_mx
+from smtpfw.client.pool import Pool
+from smtpfw.client.pools import Pools
 from smtpfw.client.protocol import LMTPClientProtocol, SMTPClientProtocol
 from smtpfw.client.sending import send_mail
 from smtpfw.client.writer import MessageWriter
@@ -24,6 +26,8 @@ __all__ = [
     "LMTPClientProtocol",
     "MessageWriter",
     "OutgoingBody",
+    "Pool",
+    "Pools",
     "RecipientResult",
     "SMTPClientFactory",
     "SMTPClientProtocol",

@@ -81,7 +81,9 @@ class OutgoingBody:
         there are, and its size is that of the file. A CRLF that DATA adds at the end does not count.
         """
         data = self.data
-        if self._size is None and data is not None:
+        if self._size is None and data is not None and self.binary:
+            self._size = len(data)
+        elif self._size is None and data is not None:
             # RFC 1870 section 5: octets as they are transmitted, CRLF included.
             cr = data.count(b"\r")
             lf = data.count(b"\n")
@@ -279,8 +281,22 @@ def _octets_of_message(message: Message[Any, Any]) -> bytes:
     policy = make(linesep="\r\n", utf8=_has_utf8_addresses(sent))
     written = BytesIO()
     # Mangling is for mbox files: a line "From x" would arrive as ">From x".
-    BytesGenerator(written, mangle_from_=False, policy=policy).flatten(sent)
+    _Generator(written, mangle_from_=False, policy=policy).flatten(sent)
     return written.getvalue()
+
+
+class _Generator(BytesGenerator):
+    """Leaves the octets of binary parts as they are; the one of the standard library mends their newlines."""
+
+    def _handle_text(self, part: Any) -> None:
+        payload = part.get_payload(decode=True) if _is_binary(part) else None
+        if isinstance(payload, bytes):
+            self._fp.write(payload)  # type: ignore[attr-defined]
+        else:
+            super()._handle_text(part)  # type: ignore[misc]
+
+    # What the standard library calls for parts of no other kind.
+    _writeBody = _handle_text  # noqa: N815
 
 
 def _has_utf8_addresses(message: Message[Any, Any]) -> bool:

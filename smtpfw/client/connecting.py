@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from smtpfw.client.destination import Destination
 from smtpfw.client.login import clients_of
 from smtpfw.client.protocol import LMTPClientProtocol, SMTPClientProtocol
-from smtpfw.errors import ConnectionFailed, Refused, TLSFailed
+from smtpfw.errors import ConnectionFailed, Refused, TimedOut, TLSFailed
 from smtpfw.extensions import CLIENT
 from smtpfw.sasl import ISASLClient
 from smtpfw.tls import client_context
@@ -102,13 +102,7 @@ class Connector:
             clock=reactor,
             transcript=self.transcript,
         )
-        try:
-            await connectProtocol(destination.endpoint(reactor, self.config.connect_timeout), client)
-        except CancelledError:
-            raise
-        except Exception as error:
-            why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-            raise ConnectionFailed(why, phase="CONNECT", peer=destination.text) from error
+        await _connect(destination, client, reactor, self.config.connect_timeout)
         try:
             await client.greeting
             await client.hello()
@@ -180,6 +174,22 @@ def connector_of(
         extensions=tuple(extensions),
         transcript=transcript,
     )
+
+
+async def _connect(destination: Destination, client: SMTPClientProtocol, reactor: Any, timeout: float) -> None:
+    connecting = connectProtocol(destination.endpoint(reactor, timeout), client)
+    if timeout:
+        # Endpoints limit each attempt, not the look-up of the name, nor all attempts together.
+        connecting.addTimeout(timeout, reactor)
+    try:
+        await connecting
+    except CancelledError:
+        raise
+    except TimeoutError as error:
+        raise TimedOut(f"no connection within {timeout:g} seconds", phase="CONNECT", peer=destination.text) from error
+    except Exception as error:
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ConnectionFailed(why, phase="CONNECT", peer=destination.text) from error
 
 
 def _default_policy(destination: Destination, verify: bool) -> str:

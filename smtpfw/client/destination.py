@@ -1,5 +1,5 @@
 r"""
-Where a client connects to: from a string to an endpoint of Twisted's; and the name that the client gives itself there.
+Where a client connects to: from a string to an endpoint of Twisted's.
 
 ===============================================  ==========================================================
 ``mx.example.org``, ``mx.example.org:587``       a host, by IPv6 and IPv4
@@ -28,12 +28,8 @@ in octets are turned into U-labels, which the resolver encodes by IDNA of 2003:
 from __future__ import annotations
 
 import re
-import socket
 import sys
 from dataclasses import dataclass, field, replace
-from functools import cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.endpoints import (
@@ -46,9 +42,10 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamClientEndpointStringParserWithReactor
 from twisted.plugin import getPlugins
 
+from smtpfw.client.hosts import bracket, is_idna, is_loopback, read_host, to_address, without_zone
 from smtpfw.wire.config import LMTP, SMTP
 
-__all__ = ["Destination", "hello_name"]
+__all__ = ["Destination"]
 
 _SMTPS_PORT = 465  # RFC 8314 section 7.3
 _LMTP_PORT = 24  # Postfix lmtp_tcp_port 24; none is assigned
@@ -67,20 +64,12 @@ _PREFIXES = {"lmtp", "smtps", "tls", "ssl", *_ARGUMENTS}
 #: Octets of sockaddr_un.sun_path, less the NUL. A longer path fails in the reactor, and the attempt never ends.
 _MAX_PATH = 107 if sys.platform == "linux" else 103
 
-#: RFC 1035 section 2.3.4: of a name as text, without the dot at its end.
-_MAX_NAME = 253
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-#: Resolvers take a last label that is a number, 0x7f and all, for a part of an IPv4 address.
-_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:\d+|0x[0-9a-f]*)\Z){_LABEL}")
-_ZONE = re.compile(r"[A-Za-z0-9._-]+")
 _BRACKETED = re.compile(r"\[[^\[\]]*\]")
 
 _WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
 _ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
 _NAMED = re.compile(r"((?:[^=\\]|\\.)*+)=(.*)")
 _HOST_AND_PORT = re.compile(r"(\[.*\]|[^:]*)(?::([^:]*))?")
-
-_Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +81,16 @@ class _Internet:
 
     @property
     def text(self) -> str:
-        where = f"{_bracket(self.host)}:{self.port}"
+        where = f"{bracket(self.host)}:{self.port}"
         if not (self.only_ipv6 or self.bind_address or self.host in _PREFIXES):
             return where
-        bind_address = f":bindAddress={_bracket(self.bind_address)}" if self.bind_address else ""
+        bind_address = f":bindAddress={bracket(self.bind_address)}" if self.bind_address else ""
         return f"{'tcp6' if self.only_ipv6 else 'tcp'}:{where}{bind_address}"
 
     def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
-        address = _to_address(self.host)
+        address = to_address(self.host)
         kind: Any
-        if address is None and not self.only_ipv6 and _is_idna(self.host):
+        if address is None and not self.only_ipv6 and is_idna(self.host):
             kind = HostnameEndpoint
         elif self.only_ipv6 or ":" in self.host:
             kind = TCP6ClientEndpoint
@@ -214,7 +203,7 @@ class Destination:
             name,
             LMTP if is_lmtp else SMTP,
             implicit_tls,
-            isinstance(route, _Unix) or (isinstance(route, _Internet) and _is_loopback(name)),
+            isinstance(route, _Unix) or (isinstance(route, _Internet) and is_loopback(name)),
             route,
         )
 
@@ -267,15 +256,15 @@ def _read_route(text: str, default_port: int) -> tuple[_Internet | _Unix | _Twis
         found, _ = _fill(("host", "port"), rest)
         _read_port(found.get("port", ""))
         # hostname= is the name that the certificate must have, where that is another one.
-        host = _read_host(found.get("hostname", found.get("host", "")))
-        return _Twisted(f"{prefix}:{rest}"), _without_zone(host)
+        host = read_host(found.get("hostname", found.get("host", "")))
+        return _Twisted(f"{prefix}:{rest}"), without_zone(host)
     raise ValueError("lmtp: stands before smtps:, each once, and a host behind them, as in smtps:mx.example.org")
 
 
 def _read_bare(text: str, default_port: int) -> tuple[_Internet | _Twisted, str]:
     if "//" in text:
         raise ValueError("it is no URL; write mx.example.org:25, or smtps:mx.example.org:465")
-    if _to_address(text) is not None:
+    if to_address(text) is not None:
         # It may have a group of digits at its end that looks like a port: who means one writes brackets.
         return _to_internet(text, default_port)
     match = _HOST_AND_PORT.fullmatch(text)
@@ -296,8 +285,8 @@ def _read_bare(text: str, default_port: int) -> tuple[_Internet | _Twisted, str]
 
 
 def _to_internet(host: str, port: int, **options: Any) -> tuple[_Internet, str]:
-    host = _read_host(host)
-    return _Internet(host, port, **options), _without_zone(host)
+    host = read_host(host)
+    return _Internet(host, port, **options), without_zone(host)
 
 
 def _read_internet(prefix: str, rest: str, default_port: int) -> tuple[_Internet, str]:
@@ -305,7 +294,7 @@ def _read_internet(prefix: str, rest: str, default_port: int) -> tuple[_Internet
     rest = _BRACKETED.sub(lambda match: re.sub(r"(?<!\\):", r"\\:", match[0]), rest)
     found = _read_arguments(prefix, rest)
     bind_address = found.get("bindAddress", "")
-    own = _to_address(bind_address.removeprefix("[").removesuffix("]"))
+    own = to_address(bind_address.removeprefix("[").removesuffix("]"))
     if "bindAddress" in found and own is None:
         # A name would be looked up while everything waits.
         raise ValueError("bindAddress= takes an address of this machine, as bindAddress=192.0.2.9")
@@ -316,7 +305,7 @@ def _read_internet(prefix: str, rest: str, default_port: int) -> tuple[_Internet
         only_ipv6=prefix == "tcp6" or (own is not None and own.version == 6),
         bind_address=str(own or ""),
     )
-    address = _to_address(internet.host)
+    address = to_address(internet.host)
     versions = {one.version for one in (own, address) if one is not None} | ({6} if internet.only_ipv6 else set())
     if len(versions) > 1:
         raise ValueError("IPv4 and IPv6 don't meet; the host, bindAddress= and tcp6: have to be of the same")
@@ -380,138 +369,3 @@ def _check_port(port: int) -> int:
     if not 1 <= port <= 65535:
         raise ValueError(f"there is no port {port}; ports are 1 to 65535")
     return port
-
-
-def _read_host(text: str) -> str:
-    """A name or an address, as it goes to Twisted."""
-    if not text:
-        raise ValueError("the host is missing; write mx.example.org, 192.0.2.1 or [2001:db8::1], and :PORT behind it")
-    bracketed = text.startswith("[") and text.endswith("]")
-    content = text[1:-1] if bracketed else text
-    # RFC 5321 section 4.1.3: the form of address literals.
-    address = _to_address(content[5:] if bracketed and content[:5].lower() == "ipv6:" else content)
-    if address is None:
-        if bracketed:
-            raise ValueError("there is no IP address in the brackets; write [2001:db8::1]:25")
-        return _read_name(text)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        raise ValueError(f"that is IPv4 in disguise; write {address.ipv4_mapped}")
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError("that is not the address of a host; this one is 127.0.0.1 or [::1]")
-    return str(address)
-
-
-def _read_name(text: str) -> str:
-    if " " in text:
-        raise ValueError(f"there is a space in the host, {text[:80]!a}; a host is one word, as mx.example.org")
-    # The bound comes first: encoding takes quadratic time.
-    name = text.removesuffix(".") if len(text) <= _MAX_NAME + 1 else ""
-    try:
-        name = (name if name.isascii() else _to_a_labels(name, uts46=True)).lower()
-    except UnicodeError:
-        name = ""
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{text[:80]!a} is no host; a name has letters, digits, hyphens and dots, as mx.example.org, and an "
-            "address is written 192.0.2.1 or [2001:db8::1]"
-        )
-    return name
-
-
-def _to_a_labels(name: str, *, uts46: bool) -> str:
-    """
-    Encode a name as Twisted does; it does so with A-labels, too.
-
-    :param uts46: whether to take capitals and other forms of letters, as people write them; Twisted does not.
-    :raises UnicodeError: if it is no name to IDNA.
-    """
-    try:
-        import idna
-    except ImportError:
-        # IDNA of 2003, the same for most names.
-        return name.encode("idna").decode("ascii")
-    return idna.encode(name, uts46=uts46).decode("ascii")
-
-
-def _is_idna(name: str) -> bool:
-    try:
-        return bool(_to_a_labels(name, uts46=False))
-    except UnicodeError:
-        return False
-
-
-def _to_address(text: str) -> _Address | None:
-    _, percent, zone = text.partition("%")
-    if percent and not _ZONE.fullmatch(zone):
-        return None
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
-
-
-def _without_zone(host: str) -> str:
-    return host.partition("%")[0]
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _is_loopback(name: str) -> bool:
-    address = _to_address(name)
-    return name == "localhost" if address is None else address.is_loopback
-
-
-_HOSTS = Path("/etc/hosts")
-_FULL_NAME = re.compile(
-    r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
-    re.IGNORECASE,
-)
-
-
-def hello_name(local_host: str = "") -> str:
-    """
-    What a client calls itself in EHLO, HELO and LHLO (RFC 5321 section 4.1.1.1).
-
-    The full name of this machine if it has one: the name that the kernel knows, if there is a dot in it, or the one
-    that ``/etc/hosts`` has for it, as ``hostname -f`` finds it there. DNS is not asked: ``socket.getfqdn()`` does, and
-    stops everything for as long as a name server is silent, half a minute as a rule. It is looked for once, and kept.
-
-    Without such a name it is an address literal, and never ``localhost``, which every machine is called.
-
-    :param local_host: our own address on the connection, ``transport.getHost().host``. What is no address, as on a
-        Unix socket, is as good as none: then the literal is ``[127.0.0.1]``, as smtplib has it.
-    """
-    return _find_full_name() or _literal(local_host)
-
-
-@cache
-def _find_full_name() -> str:
-    own = socket.gethostname()
-    return next((name for name in (own, *_names_in_hosts(own)) if _is_full_name(name)), "")
-
-
-def _names_in_hosts(name: str) -> list[str]:
-    try:
-        text = _HOSTS.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    lines = [line.partition("#")[0].split()[1:] for line in text.splitlines()]
-    return [word for words in lines if name.lower() in map(str.lower, words) for word in words]
-
-
-def _is_full_name(name: str) -> bool:
-    labels = name.lower().split(".")
-    # Names that many machines have say no more than localhost does.
-    return _FULL_NAME.fullmatch(name) is not None and not {labels[0], labels[-1]} & {"localhost", "localdomain"}
-
-
-def _literal(local_host: str) -> str:
-    # RFC 5321 section 4.1.3: a literal has no zone.
-    address = _to_address(_without_zone(local_host))
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    address = mapped or address
-    if address is None or address.is_unspecified:
-        return "[127.0.0.1]"
-    return f"[IPv6:{address}]" if address.version == 6 else f"[{address}]"

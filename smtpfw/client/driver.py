@@ -68,8 +68,8 @@ class ClientDriver:
         self._pump: Pump | None = None
         self._handshaking = False
         self._sends_at_once = False
-        # Octets have just come, and what follows from them is being found out.
-        self._receiving = False
+        # What is said next goes out with what comes behind it.
+        self._holding = False
         self._alarm: IDelayedCall | None = None
         # When something was last heard of the peer, or the first thing was asked of it.
         self._since = 0.0
@@ -99,11 +99,11 @@ class ClientDriver:
         """Octets have come."""
         wire = self.wire
         replies = wire.replies
-        self._receiving = True
+        self._holding = True
         try:
             wire.receive_data(data)
         finally:
-            self._receiving = False
+            self._holding = False
         if wire.replies != replies:
             # A reply has its time as a whole: a line of it now and then could go on for ever.
             self._since = self._clock.seconds()
@@ -137,7 +137,7 @@ class ClientDriver:
 
     def flush(self) -> None:
         """Send what is due; all that is said in answer to what has just come goes out together."""
-        if not self._receiving:
+        if not self._holding:
             self._send()
 
     def _send(self) -> None:
@@ -188,7 +188,11 @@ class ClientDriver:
 
     def ready(self) -> None:
         assert self.on_ready is not None
-        self.on_ready()
+        holding, self._holding = self._holding, True
+        try:
+            self.on_ready()
+        finally:
+            self._holding = holding
 
     # -- TLS ------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from twisted.names import dns
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError, ResolverError
 from twisted.python.failure import Failure
 
+from smtpfw.client.hosts import to_a_labels
 from smtpfw.errors import BadDestination, LookupFailed, NoRoute, NullMX
 
 __all__ = ["Hop", "look_up_mx"]
@@ -173,21 +174,12 @@ def _to_name(domain: str) -> str:
     # The bound comes first: both codecs need quadratic time for long labels.
     name = domain.removesuffix(".") if len(domain) <= MAX_NAME + 1 else ""
     try:
-        name = name.lower() if name.isascii() else _to_a_labels(name).lower()
+        name = name.lower() if name.isascii() else to_a_labels(name, uts46=True).lower()
     except UnicodeError:
         name = ""
     if not _is_name(name):
         raise BadDestination(f"{domain[:80]!a}: not a domain name")
     return name
-
-
-def _to_a_labels(name: str) -> str:
-    try:
-        import idna
-    except ImportError:
-        # As Twisted does without that package: IDNA of 2003, the same for most names.
-        return name.encode("idna").decode("ascii")
-    return idna.encode(name, uts46=True).decode("ascii")
 
 
 def _is_name(name: str) -> bool:

@@ -10,7 +10,7 @@ Rule 2: nothing is tried again here. Who asked decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -19,11 +19,12 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smtpfw.client.addresses import AnyAddress, AnyRecipient, address_of, recipients_of
+from smtpfw.client.addresses import AnyAddress, address_of
 from smtpfw.client.bodies import outgoing_body
-from smtpfw.client.destination import hello_name
 from smtpfw.client.driver import ClientDriver
 from smtpfw.client.login import choose, clients_of
+from smtpfw.client.messages import AnyOptions, AnyRecipients, options_of, outgoing_message
+from smtpfw.client.own_name import hello_name
 from smtpfw.client.writer import MessageWriter
 from smtpfw.errors import BadSequence, ConnectionFailed, LocalProtocolError
 from smtpfw.extensions import CLIENT
@@ -37,7 +38,6 @@ from smtpfw.wire.config import ClientConfig
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.exchange import Command, Done, Exchange, Hello
 from smtpfw.wire.message import OutgoingMessage
-from smtpfw.wire.parameters import Options, Parameter
 from smtpfw.wire.phases import LMTP_VERBS, VERBS
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.results import RecipientResult, SendResult
@@ -47,9 +47,6 @@ from smtpfw.wire.transaction import Recipient
 from smtpfw.wire.transcript import Transcript
 
 __all__ = ["LMTPClientProtocol", "SMTPClientProtocol"]
-
-#: Parameters of MAIL or RCPT: ``{RET: "HDRS"}``, or those of another transaction.
-AnyOptions = Mapping[Parameter[Any], Any] | Options | None
 
 
 @implementer(IHandshakeListener)
@@ -63,7 +60,6 @@ class SMTPClientProtocol(Protocol):
     :param clock: for time limits; by default the reactor.
     :param transcript: takes each line of the dialog, as text; secrets and messages are not in it.
 
-    :ivar greeting: a Deferred of the peer's greeting.
     :ivar disconnected: a Deferred that fires with None when the connection is gone.
     :ivar wire: what is known of the connection; see :class:`~smtpfw.wire.client.ClientConnection`.
     """
@@ -83,7 +79,8 @@ class SMTPClientProtocol(Protocol):
     ) -> None:
         self.config = config or ClientConfig()
         self.name = name
-        self.greeting: Deferred[Reply] = Deferred()
+        self._greeting: object = None
+        self._awaiting_greeting: list[Deferred[Reply]] = []
         self.disconnected: Deferred[None] = Deferred()
         self._driver = ClientDriver(self.config, name, clock)
         self._driver.context = tls
@@ -91,7 +88,7 @@ class SMTPClientProtocol(Protocol):
             self.config,
             extensions,
             self._driver,
-            lambda result: _tell(self.greeting, result),
+            self._greeted,
             hello_name=self.config.hello_name,
             lmtp=self.lmtp,
             peer_name=peer_name,
@@ -120,6 +117,16 @@ class SMTPClientProtocol(Protocol):
 
     # -- the dialog -------------------------------------------------------------
 
+    @property
+    def greeting(self) -> Deferred[Reply]:
+        """A Deferred of the peer's greeting, a new one each time: nobody has to listen to it."""
+        answer: Deferred[Reply] = Deferred()
+        if self._greeting is None:
+            self._awaiting_greeting.append(answer)
+        else:
+            _tell(answer, self._greeting)
+        return answer
+
     def hello(self, name: str = "") -> Deferred[Reply]:
         """
         EHLO, or HELO where the peer does not know it; LHLO in LMTP.
@@ -141,11 +148,11 @@ class SMTPClientProtocol(Protocol):
         :raises ExtensionMissing: naming the extension; nothing has been sent.
         :raises LocalProtocolError: if the line would say anything else than it should.
         """
-        return self._try(lambda done: MailStep(address_of(sender), _options(options), done))
+        return self._try(lambda done: MailStep(address_of(sender), options_of(options), done))
 
     def rcpt(self, recipient: AnyAddress, options: AnyOptions = None) -> Deferred[Reply]:
         """RCPT TO; it raises as :meth:`mail` does."""
-        return self._try(lambda done: RcptStep(Recipient(address_of(recipient), _options(options)), done))
+        return self._try(lambda done: RcptStep(Recipient(address_of(recipient), options_of(options)), done))
 
     def data(self, body: Any = None) -> Any:
         """
@@ -274,15 +281,14 @@ class SMTPClientProtocol(Protocol):
 
     def send_mail(
         self,
-        sender: AnyAddress,
-        recipients: AnyRecipient | Iterable[AnyRecipient],
+        sender: AnyAddress | None,
+        recipients: AnyRecipients | None,
         body: Any,
         options: AnyOptions = None,
     ) -> Deferred[SendResult]:
         """
-        Send a message.
+        Send a message; the arguments are those of :func:`~smtpfw.client.send_mail`.
 
-        :param options: parameters of MAIL; what the content needs is added to them.
         :return: what became of each recipient; it is there if anybody got the message.
         :raises ClientError: if nobody did; what became of each recipient is in its ``result``.
         :raises LocalProtocolError: if an address or a parameter is none; nothing has been sent.
@@ -298,7 +304,23 @@ class SMTPClientProtocol(Protocol):
         self._driver.on_ready = call
         self.wire.wants_ready = True
 
+    def submit(self, exchange: Exchange) -> None:
+        """Ask something by an exchange of one's own."""
+        self.wire.submit(exchange)
+        self._driver.flush()
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Whoever has submitted it does not want to know any more."""
+        self.wire.cancel(exchange)
+        self._driver.flush()
+
     # -- our own ----------------------------------------------------------------
+
+    def _greeted(self, result: object) -> None:
+        self._greeting = result
+        awaiting, self._awaiting_greeting = self._awaiting_greeting, []
+        for answer in awaiting:
+            _tell(answer, result)
 
     def _data(self, body: Any) -> Deferred[Reply | None]:
         return self._body(body).addCallback(lambda result: result.reply)
@@ -310,41 +332,20 @@ class SMTPClientProtocol(Protocol):
         """Ask, if it can be said at all."""
         try:
             return self._ask(make)
-        except (LocalProtocolError, TypeError) as error:
+        except (LocalProtocolError, TypeError, ValueError) as error:
             return fail(error)
 
     def _ask(self, make: Callable[[Done], Exchange]) -> Deferred[Any]:
-        answer: Deferred[Any] = Deferred(lambda _: self._cancel(exchange))
+        answer: Deferred[Any] = Deferred(lambda _: self.cancel(exchange))
         exchange = make(lambda result: _tell(answer, result))
-        self.wire.submit(exchange)
-        self._driver.flush()
+        self.submit(exchange)
         return answer
-
-    def _cancel(self, exchange: Exchange) -> None:
-        self.wire.cancel(exchange)
-        self._driver.flush()
 
 
 class LMTPClientProtocol(SMTPClientProtocol):
     """The same for LMTP (RFC 2033): each recipient has an answer to the message of its own."""
 
     lmtp = True
-
-
-def outgoing_message(
-    sender: AnyAddress, recipients: AnyRecipient | Iterable[AnyRecipient], body: Any, options: AnyOptions = None
-) -> OutgoingMessage:
-    """
-    Make a message of what callers give.
-
-    :raises LocalProtocolError: for an address that is none.
-    :raises TypeError: for a body of an unknown kind.
-    """
-    return OutgoingMessage(address_of(sender), recipients_of(recipients), outgoing_body(body), _options(options))
-
-
-def _options(options: AnyOptions) -> Options:
-    return options if isinstance(options, Options) else Options.of(options or {})
 
 
 def _octets(line: str | bytes) -> bytes:

@@ -4,16 +4,14 @@ One call that sends one message: connect, say hello, start TLS, log in, send, sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from email.message import Message
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from smtpfw.client.addresses import AnyAddress, AnyRecipient
-from smtpfw.client.bodies import recipients_of, sender_of
+from smtpfw.client.addresses import AnyAddress
 from smtpfw.client.connecting import Connector, Where, connector_of
-from smtpfw.client.protocol import AnyOptions, SMTPClientProtocol, outgoing_message
+from smtpfw.client.messages import AnyOptions, AnyRecipients, outgoing_message
+from smtpfw.client.protocol import SMTPClientProtocol
 from smtpfw.errors import ClientError
 from smtpfw.wire.message import OutgoingMessage
 from smtpfw.wire.results import SendResult
@@ -24,7 +22,7 @@ __all__ = ["send_mail"]
 def send_mail(
     where: Where,
     sender: AnyAddress | None,
-    recipients: AnyRecipient | Iterable[AnyRecipient] | None,
+    recipients: AnyRecipients | None,
     body: Any,
     *,
     options: AnyOptions = None,
@@ -49,11 +47,6 @@ def send_mail(
     :raises ValueError: for other arguments that make no sense.
     """
     connector = connector_of(where, **settings)
-    if isinstance(body, Message):
-        sender = sender_of(body) if sender is None else sender
-        recipients = recipients_of(body) if recipients is None else recipients
-    if sender is None or recipients is None:
-        raise TypeError("sender and recipients may be left out with an email.message.Message only")
     message = outgoing_message(sender, recipients, body, options)
     return Deferred.fromCoroutine(_send(connector, message, reactor))
 

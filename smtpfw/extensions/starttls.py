@@ -76,9 +76,9 @@ class StartTLSExchange(Exchange):
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         if reply.code >= 400:
             error = Refused(reply, phase=self.phase, peer=connection.peer_name)
-            self.finish(error)
-            # What was asked for behind it was meant for a safe line.
+            # What was asked for behind it was meant for a safe line; who hears of the error may ask for something else.
             connection.cancel_waiting(error)
+            self.finish(error)
             return True
         if reply.code != 220:
             connection.fail(TLSFailed(f"{reply.code} to STARTTLS", phase=self.phase, peer=connection.peer_name))

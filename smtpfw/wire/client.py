@@ -266,6 +266,9 @@ class ClientConnection:
         self.pipelining = self._introduced = False
         self.transaction = None
         self._buffer.clear()
+        if self._waiting and self._waiting[0].needs_hello:
+            self._introduced = True
+            self._waiting.appendleft(Hello(self.hello_name, _nobody_asked))
         if self._begun:
             self._begun.popleft().finish(None)
         self.advance()

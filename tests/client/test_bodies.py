@@ -675,3 +675,26 @@ def test_the_encoded_fields_of_old_messages() -> None:
     message: Message[Any, Any] = Message()
     message["To"] = Header("J\xf6rg <a@x.org>", "utf-8")
     assert recipients_of(message) == ["a@x.org"]
+
+
+def test_binary_parts_keep_their_octets() -> None:
+    message = EmailMessage()
+    message["Subject"] = "x"
+    octets = b"\x00\n\r\x01\r\n.\xff"
+    message.set_content(octets, "application", "octet-stream", cte="binary")
+    body = outgoing_body(message)
+    assert body.data is not None
+    assert body.binary
+    assert body.data.partition(b"\r\n\r\n")[2] == octets
+    assert body.size == len(body.data)
+
+
+def test_binary_parts_among_others() -> None:
+    message = EmailMessage()
+    message.set_content("text\n")
+    octets = b"\x00\n\r\x01"
+    message.add_attachment(octets, "application", "octet-stream", cte="binary")
+    body = outgoing_body(message)
+    assert body.data is not None
+    assert body.binary
+    assert octets in body.data

@@ -24,8 +24,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface import implementer
 
-from smtpfw.client import destination
-from smtpfw.client.destination import Destination, hello_name
+from smtpfw.client import destination, own_name
+from smtpfw.client.destination import Destination
+from smtpfw.client.own_name import hello_name
 
 #: What is written, and what it is: text, name, protocol, implicit TLS, local.
 FORMS = [
@@ -468,7 +469,7 @@ class Machine:
 
         for name in ("getfqdn", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getaddrinfo", "getnameinfo"):
             patching.setattr(socket, name, ask)
-        patching.setattr(destination, "_HOSTS", self._hosts)
+        patching.setattr(own_name, "_HOSTS", self._hosts)
 
     def is_called(self, name: str, hosts: str | bytes | None = None) -> None:
         def answer() -> str:
@@ -478,13 +479,13 @@ class Machine:
         self._patching.setattr(socket, "gethostname", answer)
         if hosts is not None:
             self._hosts.write_bytes(hosts.encode() if isinstance(hosts, str) else hosts)
-        destination._find_full_name.cache_clear()
+        own_name._find_full_name.cache_clear()
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     yield Machine(monkeypatch, tmp_path)
-    destination._find_full_name.cache_clear()
+    own_name._find_full_name.cache_clear()
 
 
 @pytest.mark.parametrize(

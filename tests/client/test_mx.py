@@ -398,11 +398,11 @@ class NameTests(Case):
             self.assertEqual(resolver.asked, [])
 
     def test_the_codec_never_sees_a_long_name(self) -> None:
-        with patch("smtpfw.client.mx._to_a_labels", return_value="example.org") as codec:
+        with patch("smtpfw.client.mx.to_a_labels", return_value="example.org") as codec:
             self.refusal(BadDestination, "ü" * 255, {})
             codec.assert_not_called()
             self.look_up("ü" * 253 + ".", {"example.org": [a("192.0.2.1")]})
-            codec.assert_called_once_with("ü" * 253)
+            codec.assert_called_once_with("ü" * 253, uts46=True)
 
     def test_long_names_and_underscores(self) -> None:
         longest = ".".join(["x" * 63, "x" * 63, "x" * 63, "x" * 61])

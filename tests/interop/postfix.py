@@ -1,8 +1,9 @@
 """
 A Postfix of its own for a test: unpacked, not installed, with configuration and queue in a temporary folder.
 
-It takes mail from its ``sendmail`` and hands all of it to one LMTP socket. Its
-log comes through a pipe, so that a test waits for a line and not for a time.
+:class:`PostfixProcess` runs whatever its settings say; :class:`Postfix` takes
+mail from its ``sendmail`` and hands all of it to one LMTP socket. The log comes
+through a pipe, so that a test waits for a line and not for a time.
 
 Postfix wants to be started by root, and two identities for itself that are
 neither root's nor one another's. Every Debian has some that nothing uses.
@@ -10,6 +11,7 @@ neither root's nor one another's. Every Debian has some that nothing uses.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -18,12 +20,16 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-#: Names a folder into which Debian's package has been unpacked.
+#: Names a folder into which Debian's packages have been unpacked.
 UNPACKED = "SMTPFW_TEST_POSTFIX"
+
+#: Beside itself what its smtpd needs for AUTH: Cyrus SASL's password database, and its mechanisms.
+PACKAGES = ("postfix", "sasl2-bin", "libsasl2-modules", "libsasl2-modules-db")
 
 MAIL_OWNER, SETGID_GROUP = "list", "irc"
 
@@ -49,8 +55,8 @@ daemon_directory = {root}/usr/lib/postfix/sbin
 meta_directory = {root}/etc/postfix
 sendmail_path = {root}/usr/sbin/sendmail
 shlib_directory = no
-import_environment = MAIL_CONFIG LD_LIBRARY_PATH LANG=C TZ=UTC
-export_environment = MAIL_CONFIG LD_LIBRARY_PATH LANG=C TZ=UTC
+import_environment = MAIL_CONFIG LD_LIBRARY_PATH SASL_PATH LANG=C TZ=UTC
+export_environment = MAIL_CONFIG LD_LIBRARY_PATH SASL_PATH LANG=C TZ=UTC
 mail_owner = {owner}
 setgid_group = {group}
 maillog_file = /dev/stdout
@@ -61,8 +67,6 @@ inet_interfaces = loopback-only
 inet_protocols = ipv4
 alias_maps =
 alias_database =
-virtual_alias_maps = inline:{{ {aliases} }}
-default_transport = lmtp:unix:{socket}
 message_size_limit = 40000000
 mailbox_size_limit = 0
 in_flow_delay = 0
@@ -124,58 +128,70 @@ def unpacked_postfix() -> Iterator[Path]:
     elif (Path("/") / _DAEMONS / "master").exists():
         yield Path("/")
     else:
-        with tempfile.TemporaryDirectory(prefix="postfix-") as folder:
-            yield _download(Path(folder))
+        yield _download()
 
 
-def _download(folder: Path) -> Path:
+@cache
+def _download() -> Path:
+    """Once for all tests."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise PostfixMissing(f"Postfix is not installed, and there is no apt-get; {UNPACKED} may name an unpacked one")
-    done = subprocess.run(
-        ["apt-get", "download", "postfix"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        raise PostfixMissing(f"apt-get download postfix: {done.stderr.strip().splitlines()[-1]}")
-    (package,) = folder.glob("postfix_*.deb")
-    root = folder / "root"
-    subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
+    folder = Path(tempfile.mkdtemp(prefix="postfix-"))
+    atexit.register(shutil.rmtree, folder)
     folder.chmod(0o755)
-    return root
+    command = ["apt-get", "download", *PACKAGES]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise PostfixMissing(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "root")], check=True)
+    return folder / "root"
 
 
-class Postfix:
+class PostfixProcess:
     """
     A Postfix that runs; use it in ``with``.
 
     :param root: see :func:`unpacked_postfix`.
-    :param socket: where the LMTP server is. Others than root must be able to reach it.
-    :param aliases: what becomes of an address.
+    :param main: settings for ``main.cf``, after those that any Postfix of the tests has.
+    :param master: services for ``master.cf``, likewise.
+    :param sasl: the folder of Cyrus SASL's settings.
+    :param sasl_plugins: the folder of its mechanisms, if they are not where it looks for them.
     """
 
-    def __init__(self, root: Path, socket: Path, aliases: dict[str, str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        main: str = "",
+        master: str = "",
+        *,
+        sasl: Path | None = None,
+        sasl_plugins: Path | None = None,
+    ) -> None:
         self._root = root
-        self._main = {
-            "root": str(root).rstrip("/"),
-            "socket": str(socket),
-            "aliases": ", ".join(f"{{{alias} = {target}}}" for alias, target in aliases.items()) or "{ - = - }",
-            "owner": MAIL_OWNER,
-            "group": SETGID_GROUP,
-        }
+        self._main = main
+        self._master = master
+        self._sasl = sasl
+        self._sasl_plugins = sasl_plugins
         self._news = threading.Condition()
         self._ended = False
         self.log: list[str] = []
 
-    def __enter__(self) -> Postfix:
+    def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="postfix-"))
         self._environment = {
             **os.environ,
             "MAIL_CONFIG": f"{self._folder}/etc",
             "LD_LIBRARY_PATH": f"{self._root}/usr/lib/postfix",
         }
+        if self._sasl_plugins is not None:
+            self._environment["SASL_PATH"] = str(self._sasl_plugins)
         self._lay_out()
         self._process = subprocess.Popen(
             [str(self._root / _DAEMONS / "master"), "-d", "-s", "-c", f"{self._folder}/etc"],
             env=self._environment,
+            # master ends by a signal to its process group; if it has none, services that are busy outlive it.
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -195,47 +211,19 @@ class Postfix:
     ) -> None:
         self._stop()
 
-    def submit(self, sender: str, recipients: Iterable[str], octets: bytes) -> str:
-        """
-        Put a message into the queue, once for all recipients.
-
-        :param sender: one that no other message has; by it the message is found in the log.
-        :param octets: its lines end in LF or CRLF.
-        :return: the id in the queue.
-        """
-        command = [str(self._root / "usr/sbin/sendmail"), "-i", "-f", sender, "--", *recipients]
-        subprocess.run(command, env=self._environment, input=octets, check=True, timeout=TIMEOUT)
-        return self._wait_for(rf"/pickup\[\d+\]: (\w+): uid=\d+ from=<{re.escape(sender)}>")[0][1]
-
-    def deliveries(self, id: str, number: int) -> list[Delivery]:
-        """Wait for what becomes of ``number`` recipients of a message."""
-        found = self._wait_for(_DELIVERY.format(id=id), number)
-        return [Delivery(**{name: value or "" for name, value in match.groupdict().items()}) for match in found]
-
-    def bounce_of(self, id: str) -> str:
-        """Wait for the bounce of a message, and give its id."""
-        return self._wait_for(rf"/bounce\[\d+\]: {id}: sender non-delivery notification: (\w+)")[0][1]
-
     def _lay_out(self) -> None:
         self._folder.chmod(0o755)
         for name in ("etc", "queue", "data"):
             (self._folder / name).mkdir()
         shutil.chown(self._folder / "data", MAIL_OWNER)
-        (self._folder / "etc" / "main.cf").write_text(_MAIN.format(folder=self._folder, **self._main))
-        (self._folder / "etc" / "master.cf").write_text(_MASTER)
-        for name in [
-            "active",
-            "bounce",
-            "corrupt",
-            "defer",
-            "deferred",
-            "flush",
-            "hold",
-            "incoming",
-            "private",
-            "saved",
-            "trace",
-        ]:
+        settings = {"folder": self._folder, "root": str(self._root).rstrip("/")}
+        main = _MAIN.format(**settings, owner=MAIL_OWNER, group=SETGID_GROUP)
+        (self._folder / "etc" / "main.cf").write_text(main + self._main)
+        (self._folder / "etc" / "master.cf").write_text(_MASTER + self._master)
+        if self._sasl is not None:
+            # Debian's Postfix looks here, whatever cyrus_sasl_config_path says.
+            (self._folder / "etc" / "sasl").symlink_to(self._sasl)
+        for name in QUEUES:
             self._make_queue(name, 0o700, None)
         self._make_queue("maildrop", 0o730, SETGID_GROUP)
         self._make_queue("public", 0o710, SETGID_GROUP)
@@ -283,3 +271,38 @@ class Postfix:
         assert self._process.stdout is not None
         self._process.stdout.close()
         shutil.rmtree(self._folder)
+
+
+class Postfix(PostfixProcess):
+    """
+    A Postfix that hands all mail to an LMTP server.
+
+    :param root: see :func:`unpacked_postfix`.
+    :param socket: where the LMTP server is. Others than root must be able to reach it.
+    :param aliases: what becomes of an address.
+    """
+
+    def __init__(self, root: Path, socket: Path, aliases: dict[str, str]) -> None:
+        table = ", ".join(f"{{{alias} = {target}}}" for alias, target in aliases.items()) or "{ - = - }"
+        super().__init__(root, f"virtual_alias_maps = inline:{{ {table} }}\ndefault_transport = lmtp:unix:{socket}\n")
+
+    def submit(self, sender: str, recipients: Iterable[str], octets: bytes) -> str:
+        """
+        Put a message into the queue, once for all recipients.
+
+        :param sender: one that no other message has; by it the message is found in the log.
+        :param octets: its lines end in LF or CRLF.
+        :return: the id in the queue.
+        """
+        command = [str(self._root / "usr/sbin/sendmail"), "-i", "-f", sender, "--", *recipients]
+        subprocess.run(command, env=self._environment, input=octets, check=True, timeout=TIMEOUT)
+        return self._wait_for(rf"/pickup\[\d+\]: (\w+): uid=\d+ from=<{re.escape(sender)}>")[0][1]
+
+    def deliveries(self, id: str, number: int) -> list[Delivery]:
+        """Wait for what becomes of ``number`` recipients of a message."""
+        found = self._wait_for(_DELIVERY.format(id=id), number)
+        return [Delivery(**{name: value or "" for name, value in match.groupdict().items()}) for match in found]
+
+    def bounce_of(self, id: str) -> str:
+        """Wait for the bounce of a message, and give its id."""
+        return self._wait_for(rf"/bounce\[\d+\]: {id}: sender non-delivery notification: (\w+)")[0][1]

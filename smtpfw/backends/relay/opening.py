@@ -21,7 +21,9 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from smtpfw.backends.relay.answers import answer_of, is_ours
 from smtpfw.backends.relay.parameters import for_mail
-from smtpfw.client import Connector, Pool, Pools, SMTPClientProtocol
+from smtpfw.client import Connector, SMTPClientProtocol
+from smtpfw.client.pool import Pool
+from smtpfw.client.pools import Pools
 from smtpfw.errors import (
     ClientError,
     ConfigError,
@@ -31,6 +33,7 @@ from smtpfw.errors import (
     LocalProtocolError,
     Refused,
     SMTPError,
+    TimedOut,
 )
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -103,11 +106,14 @@ class Openings:
         :param own_name: a hop that calls itself so is ourselves.
         :raises SMTPError: what the sender is to be told.
         """
-        opening = Deferred.fromCoroutine(self._open(self._in_order(connectors), sender, options, report, own_name))
+        hops = self._in_order(connectors)
+        opening = Deferred.fromCoroutine(self._open(hops, sender, options, report, own_name))
         opening.addTimeout(self._timeout, self._clock())
         try:
             return await opening
         except TimeoutError:
+            late = TimedOut(f"no next hop has accepted MAIL within {self._timeout:g} seconds", phase="MAIL")
+            report(late, ", ".join(map(label, hops)))
             raise ForwardingFailed from None
 
     async def _open(
