@@ -22,7 +22,7 @@ class TLSState:
     :ivar version: ``TLSv1.3``.
     :ivar cipher: ``TLS_AES_256_GCM_SHA384``.
     :ivar server_name: the name that the client asked for (SNI); empty when it asked for none.
-    :ivar peer_certificate: the client's, verified; None when it showed none.
+    :ivar peer_certificate: the peer's, verified; None when it showed none.
     """
 
     version: str

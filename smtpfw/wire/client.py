@@ -222,7 +222,7 @@ class ClientConnection:
                     break
                 if self.needs_reset and self._waiting[0].needs_reset:
                     self.needs_reset = False
-                    self._waiting.appendleft(Command(_RSET, _nobody_asked))
+                    self._waiting.appendleft(Command(_RSET, self._reset))
                 exchange = self._waiting.popleft()
                 self._begun.append(exchange)
                 try:
@@ -324,12 +324,12 @@ class ClientConnection:
             self._begun.remove(exchange)
         self.advance()
 
-    def cancel_waiting(self, error: ClientError) -> None:
-        """What was not said yet shall not be."""
+    def cancel_waiting(self, error: Callable[[], ClientError]) -> None:
+        """What was not said yet shall not be; each gets an error of its own, since it tells of one message."""
         waiting, self._waiting = self._waiting, deque()
         self._introduced = self.peer is not NOBODY
         for exchange in waiting:
-            exchange.fail(error)
+            exchange.fail(error())
 
     def fail(self, error: ClientError) -> None:
         """The connection can't be used any more."""
@@ -371,6 +371,11 @@ class ClientConnection:
         error = ConnectionFailed(why, phase=phase, peer=self.peer_name)
         error.__cause__ = self.over
         return error
+
+    def _reset(self, result: object) -> None:
+        if isinstance(result, Refused):
+            # What follows could belong to the message before.
+            self.fail(result)
 
     def _broken(self, what: str) -> BrokenPeer:
         return BrokenPeer(what, phase=self.phase, peer=self.peer_name)

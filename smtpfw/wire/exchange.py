@@ -192,8 +192,10 @@ class Hello(Exchange):
         if reply.code < 400:
             connection.fail(BrokenPeer(f"{reply.code} to {self.phase}", phase=self.phase, peer=connection.peer_name))
             return True
-        error = Refused(reply, phase=self.phase, peer=connection.peer_name)
-        self.finish(error)
+        def refused() -> Refused:
+            return Refused(reply, phase=self.phase, peer=connection.peer_name)
+
+        self.finish(refused())
         # Nothing that was to follow can be said now.
-        connection.cancel_waiting(error)
+        connection.cancel_waiting(refused)
         return True

@@ -78,12 +78,13 @@ class Sending(Exchange):
             self._end()
             connection.ended(self)
             return
-        self._take: Callable[[Reply], bool] = self._mail_reply
+        # A function and not a method: that would be a reference to itself, and keep the message until the collector runs.
+        self._take: Callable[[Sending, Reply], bool] = Sending._mail_reply
         if connection.needs_reset:
             connection.needs_reset = False
             lines.insert(0, _RSET)
             self.phase = "RSET"
-            self._take = self._reset_reply
+            self._take = Sending._reset_reply
         if connection.pipelining:
             if self._transfer.opening:
                 lines.append(self._transfer.opening)
@@ -125,16 +126,18 @@ class Sending(Exchange):
     # -- replies ------------------------------------------------------------
 
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
-        return self._take(reply)
+        return self._take(self, reply)
 
     def _reset_reply(self, reply: Reply) -> bool:
-        if reply.code >= 300:
+        if reply.code >= 400:
             # Whatever comes behind it could belong to the message before.
             self._connection.fail(self._refused(reply))
             return True
+        if reply.code >= 300:
+            return self._broken(reply)
         self._say_next()
         self.phase = "MAIL"
-        self._take = self._mail_reply
+        self._take = Sending._mail_reply
         return False
 
     def _mail_reply(self, reply: Reply) -> bool:
@@ -147,7 +150,7 @@ class Sending(Exchange):
             return self._broken(reply)
         self._say_next()
         self.phase = "RCPT"
-        self._take = self._rcpt_reply
+        self._take = Sending._rcpt_reply
         return False
 
     def _rcpt_reply(self, reply: Reply) -> bool:
@@ -177,7 +180,7 @@ class Sending(Exchange):
                 self._opened = True
                 connection.write_line(transfer.opening)
             self.phase = "DATA"
-            self._take = self._opening_reply
+            self._take = Sending._opening_reply
             return False
         return self._send_body()
 
@@ -190,7 +193,7 @@ class Sending(Exchange):
             # RFC 2920 section 3.1: the peer waits for a message to nobody; it gets an empty one.
             self._connection.write(_DOT)
             self.sent = True
-            self._take = self._reply_to_nothing
+            self._take = Sending._reply_to_nothing
             return False
         if code >= 400:
             if not nobody:
@@ -231,7 +234,7 @@ class Sending(Exchange):
 
     def _send_body(self) -> bool:
         self.phase = "BODY"
-        self._take = self._body_reply
+        self._take = Sending._body_reply
         if self._connection.octets_behind:
             # It would be taken for the answer to a message of which the peer has not seen an octet.
             self._connection.fail(
@@ -241,8 +244,7 @@ class Sending(Exchange):
         assert self._transfer is not None
         data = self.message.body.data
         if data is not None and len(data) <= AT_ONCE:
-            self._transfer.write(self, data)
-            self._transfer.finish(self)
+            self._transfer.write_whole(self, data)
         else:
             self._connection.driver.send_body(self)
         return False
@@ -281,7 +283,7 @@ class Sending(Exchange):
         self.phase = "END"
         self.sent = True
         self._index = 0
-        self._take = self._final_reply
+        self._take = Sending._final_reply
         self._connection.advance()
 
     # -- the end ------------------------------------------------------------

@@ -47,6 +47,11 @@ class Transfer:
         """Send some octets of the message, or keep them for the next."""
         raise NotImplementedError
 
+    def write_whole(self, sending: Sending, data: bytes) -> None:
+        """Send all octets of a short message."""
+        self.write(sending, data)
+        self.finish(sending)
+
     def finish(self, sending: Sending) -> None:
         """That was all; call ``sending.all_sent`` when it has been said."""
         raise NotImplementedError
