@@ -34,6 +34,7 @@ __all__ = [
     "ChunkSizeUnknown",
     "DataDecoder",
     "DataEncoder",
+    "encode_data",
     "format_bdat",
     "parse_bdat",
 ]
@@ -96,7 +97,7 @@ class ChunkDecoder:
             if self._reject:
                 self._refuse(data)
                 return b""
-            data = data.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
+            data = _normalized(data)
         if self._max_text_line and self.error is None:
             self._measure(data)
         return data
@@ -255,6 +256,20 @@ class DataEncoder:
     def finish(self) -> bytes:
         """The final dot, with a CRLF before it when the message does not end in one; an empty message needs none."""
         return b".\r\n" if self._at_line_start else _END
+
+
+def encode_data(data: bytes) -> bytes:
+    """What :class:`DataEncoder` makes of a whole message, the final dot with it."""
+    if not data.count(_CRLF) == data.count(b"\r") == data.count(b"\n"):
+        data = _normalized(data)
+    data = data.replace(_CRLF_DOT, b"\r\n..")
+    if data.startswith(b"."):
+        data = b"." + data
+    return data + (b".\r\n" if not data or data.endswith(b"\n") else _END)
+
+
+def _normalized(data: bytes) -> bytes:
+    return data.replace(_CRLF, b"\n").replace(b"\r", b"\n").replace(b"\n", _CRLF)
 
 
 class ChunkSizeUnknown(ValueError):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smtpfw.errors import BrokenPeer, ConnectionFailed, Refused
-from smtpfw.wire.body import DataEncoder
+from smtpfw.wire.body import DataEncoder, encode_data
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -75,13 +75,18 @@ class DataTransfer(Transfer):
     def __init__(self, connection: ClientConnection) -> None:
         super().__init__()
         self._connection = connection
-        self._encoder = DataEncoder()
+        self._encoder: DataEncoder | None = None
 
     def write(self, sending: Sending, data: bytes) -> None:
-        self._connection.write(self._encoder.feed(data))
+        encoder = self._encoder = self._encoder or DataEncoder()
+        self._connection.write(encoder.feed(data))
+
+    def write_whole(self, sending: Sending, data: bytes) -> None:
+        self._connection.write(encode_data(data))
+        sending.all_sent()
 
     def finish(self, sending: Sending) -> None:
-        self._connection.write(self._encoder.finish())
+        self._connection.write((self._encoder or DataEncoder()).finish())
         sending.all_sent()
 
     def receive(self, sending: Sending, reply: Reply) -> bool:

@@ -17,6 +17,7 @@ from smtpfw.wire.body import (
     ChunkSizeUnknown,
     DataDecoder,
     DataEncoder,
+    encode_data,
     format_bdat,
     parse_bdat,
 )
@@ -431,3 +432,12 @@ def test_bdat_with_junk_still_tells_the_size(argument: bytes) -> None:
 def test_no_bdat_is_written_that_could_not_be_read(size: int) -> None:
     with pytest.raises(ValueError, match="no size"):
         format_bdat(size)
+
+
+@given(BODIES)
+@example(b"")
+@example(b".")
+@example(b"\r")
+@example(b"a\n.\r.\r\n.")
+def test_a_whole_message_is_encoded_as_its_pieces_are(body: bytes) -> None:
+    assert encode_data(body) == encode(one_by_one(body)) == encode([body])
