@@ -34,7 +34,7 @@ __all__ = [
     "ChunkSizeUnknown",
     "DataDecoder",
     "DataEncoder",
-    "encode_data",
+    "encode_message",
     "format_bdat",
     "parse_bdat",
 ]
@@ -258,7 +258,7 @@ class DataEncoder:
         return b".\r\n" if self._at_line_start else _END
 
 
-def encode_data(data: bytes) -> bytes:
+def encode_message(data: bytes) -> bytes:
     """What :class:`DataEncoder` makes of a whole message, the final dot with it."""
     if not data.count(_CRLF) == data.count(b"\r") == data.count(b"\n"):
         data = _normalized(data)

@@ -78,7 +78,7 @@ class Sending(Exchange):
             self._end()
             connection.ended(self)
             return
-        # A function and not a method: that would be a reference to itself, and keep the message until the collector runs.
+        # A function and no method: that would be a reference to itself, and keep the message until the collector runs.
         self._take: Callable[[Sending, Reply], bool] = Sending._mail_reply
         if connection.needs_reset:
             connection.needs_reset = False

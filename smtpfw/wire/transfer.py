@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smtpfw.errors import BrokenPeer, ConnectionFailed, Refused
-from smtpfw.wire.body import DataEncoder, encode_data
+from smtpfw.wire.body import DataEncoder, encode_message
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class DataTransfer(Transfer):
         self._connection.write(encoder.feed(data))
 
     def write_whole(self, sending: Sending, data: bytes) -> None:
-        self._connection.write(encode_data(data))
+        self._connection.write(encode_message(data))
         sending.all_sent()
 
     def finish(self, sending: Sending) -> None:

@@ -17,7 +17,7 @@ from smtpfw.wire.body import (
     ChunkSizeUnknown,
     DataDecoder,
     DataEncoder,
-    encode_data,
+    encode_message,
     format_bdat,
     parse_bdat,
 )
@@ -440,4 +440,4 @@ def test_no_bdat_is_written_that_could_not_be_read(size: int) -> None:
 @example(b"\r")
 @example(b"a\n.\r.\r\n.")
 def test_a_whole_message_is_encoded_as_its_pieces_are(body: bytes) -> None:
-    assert encode_data(body) == encode(one_by_one(body)) == encode([body])
+    assert encode_message(body) == encode(one_by_one(body)) == encode([body])
