@@ -1,10 +1,12 @@
 """
-Configuration: strings in, checked and frozen values out.
+Configuration: options and a file in, checked and frozen values out.
 
 ``settings`` is the table of all settings, ``options`` the command line made of
-it, ``plan`` what comes out of that: listeners, a backend, limits, TLS.
+it, ``schema`` the keys of a file. Both are read into one ``tree``, and ``plan``
+is what comes out of that: listeners, deliveries, limits, TLS.
 """
 
 from smtpfw.config.plan import ServicePlan, make_plan
+from smtpfw.config.reading import read_tree
 
-__all__ = ["ServicePlan", "make_plan"]
+__all__ = ["ServicePlan", "make_plan", "read_tree"]

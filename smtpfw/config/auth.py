@@ -28,7 +28,7 @@ from smtpfw.sasl import STANDARD, CertificateChecker, ICertificateChecker, ISASL
 from smtpfw.sasl.checkers import CredChecker, FunctionChecker
 from smtpfw.sasl.users import UsersFile
 
-__all__ = ["auth_from_string", "checker_from_string", "mechanisms_from_string"]
+__all__ = ["auth_from_string", "checker_from_string", "mechanisms_from_string", "without_secrets"]
 
 _USERS_FILE, _CERTIFICATE, _SESSION = "htpasswd", "certificate", "session"
 
@@ -46,21 +46,27 @@ def auth_from_string(
 
     :param mechanisms: what may be offered, the best first, as :func:`mechanisms_from_string` gives it.
     :param client_certificates: whether clients are asked for certificates at all.
-    :raises ConfigError: one line that names the string and says what to do.
+    :raises ConfigError: one line that says what to do.
     """
     mechanisms = tuple(mechanisms)
     if text == _SESSION:
         return Auth(None, mechanisms=mechanisms, required=required, allow_insecure=allow_insecure)
     checker = checker_from_string(text, mechanisms)
     if not _needs_of(checker, (*STANDARD, *mechanisms)):
-        raise ConfigError(f"--auth {text}: {type(checker).__name__} is neither a function nor a checker")
+        raise ConfigError(f"{type(checker).__name__} is neither a function nor a checker")
     needs = _needs_of(checker, mechanisms)
     if not needs:
         wanted = " ".join(mechanism.name for mechanism in mechanisms)
-        raise ConfigError(f"--auth {text}: it can verify none of the mechanisms {wanted}")
+        raise ConfigError(f"it can verify none of the mechanisms {wanted}")
     if needs == {ICertificateChecker} and not client_certificates:
-        raise ConfigError(f"--auth {text}: no client is asked for a certificate; give --client-ca FILE")
+        raise ConfigError("no client is asked for a certificate; give client_ca, --client-ca FILE")
     return Auth(checker, mechanisms=mechanisms, required=required, allow_insecure=allow_insecure)
+
+
+def without_secrets(text: str) -> str:
+    """What may be shown of a string: of a kind that is not ours the arguments may be passwords."""
+    prefix = text.partition(":")[0]
+    return text if prefix in (_USERS_FILE, _CERTIFICATE, _SESSION, "file") or "." in prefix else prefix
 
 
 def mechanisms_from_string(text: str, available: Mapping[str, ISASLServerFactory]) -> tuple[ISASLServerFactory, ...]:
@@ -75,14 +81,13 @@ def mechanisms_from_string(text: str, available: Mapping[str, ISASLServerFactory
         name = word.upper()
         if name not in available:
             raise ConfigError(
-                f"--auth-mechanisms {text}: unknown mechanism {word!r}{nearest(name, available)} "
-                f"(known are {', '.join(available)})"
+                f"unknown mechanism {word!r}{nearest(name, available)} (known are {', '.join(available)})"
             )
         if name in chosen:
-            raise ConfigError(f"--auth-mechanisms {text}: {name} stands there twice")
+            raise ConfigError(f"{name} stands there twice")
         chosen[name] = available[name]
     if not chosen:
-        raise ConfigError("--auth-mechanisms: it is empty; name one or more, the best first")
+        raise ConfigError("it is empty; name one or more, the best first")
     return tuple(chosen.values())
 
 
@@ -96,17 +101,14 @@ def checker_from_string(text: str, mechanisms: Iterable[ISASLServerFactory] = ST
     prefix, colon, rest = text.partition(":")
     if prefix == _USERS_FILE:
         if not rest:
-            raise ConfigError(f"--auth {text}: it is written {_USERS_FILE}:PATH")
-        try:
-            return UsersFile(rest)
-        except ConfigError as error:
-            raise ConfigError(f"--auth {text}: {error}") from None
+            raise ConfigError(f"it is written {_USERS_FILE}:PATH")
+        return UsersFile(rest)
     if prefix == _CERTIFICATE:
         if colon:
-            raise ConfigError(f"--auth {text}: it is written {_CERTIFICATE}, and takes nothing behind it")
+            raise ConfigError(f"it is written {_CERTIFICATE}, and takes nothing behind it")
         return CertificateChecker()
     if "." in prefix:
-        return _python_checker(text, prefix, rest, mechanisms)
+        return _python_checker(prefix, rest, mechanisms)
     usable = {
         factory.authType: factory
         for factory in strcred.findCheckerFactories()
@@ -114,21 +116,21 @@ def checker_from_string(text: str, mechanisms: Iterable[ISASLServerFactory] = ST
     }
     factory = usable.get(prefix)
     if factory is None and rest and names.is_module(prefix):
-        return _python_checker(text, prefix, rest, mechanisms)
+        return _python_checker(prefix, rest, mechanisms)
     if factory is None:
         known = sorted([*usable, _USERS_FILE, _CERTIFICATE, _SESSION])
         raise ConfigError(
-            f"--auth {text}: unknown kind {prefix!r}{nearest(prefix, known)} (known are {', '.join(known)}; "
+            f"unknown kind {prefix!r}{nearest(prefix, known)} (known are {', '.join(known)}; "
             "your own is module:function; --python-path DIR adds a folder to look in)"
         )
     if prefix == "file" and not Path(rest).is_file():
         # Its checker would find out at the first login.
-        raise ConfigError(f"--auth {text}: there is no such file")
+        raise ConfigError("there is no such file")
     try:
         return CredChecker([factory.generateChecker(rest)])
     except Exception as error:
         words = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"--auth {prefix}: {words}; it is written {prefix}:{factory.argStringFormat}") from None
+        raise ConfigError(f"{words}; it is written {prefix}:{factory.argStringFormat}") from None
 
 
 def _needs_of(checker: Any, mechanisms: Iterable[ISASLServerFactory]) -> set[InterfaceClass]:
@@ -136,11 +138,8 @@ def _needs_of(checker: Any, mechanisms: Iterable[ISASLServerFactory]) -> set[Int
     return {need for mechanism in mechanisms for need in mechanism.needs if need.providedBy(checker)}
 
 
-def _python_checker(text: str, module_name: str, name: str, mechanisms: Iterable[ISASLServerFactory]) -> Any:
-    try:
-        found = names.find(module_name, name)
-    except ConfigError as error:
-        raise ConfigError(f"--auth {text}: {error}") from error.__cause__
+def _python_checker(module_name: str, name: str, mechanisms: Iterable[ISASLServerFactory]) -> Any:
+    found = names.find(module_name, name)
     if _needs_of(found, (*STANDARD, *mechanisms)):
         return found
     return FunctionChecker(found) if callable(found) else found

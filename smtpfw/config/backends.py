@@ -77,14 +77,11 @@ def backend_from_string(text: str) -> IBackend:
 
     :raises ConfigError: one line that names the string and says what to do.
     """
-    try:
-        description = parse_description(text)
-    except ConfigError as error:
-        raise ConfigError(f"--backend {error}") from None
-    try:
-        return _backend(description)
-    except ConfigError as error:
-        raise ConfigError(f"--backend {text}: {error}") from error.__cause__
+    return _backend(parse_description(text))
+
+
+def backend_from_table(text: Any) -> IBackend:
+    raise NotImplementedError
 
 
 def _backend(description: Description) -> IBackend:

@@ -99,17 +99,7 @@ def check_from_string(text: str, reactor: IReactorTime) -> ICheck:
     :param reactor: for checks that need the time.
     :raises ConfigError: one line that names the string and says what to do.
     """
-    try:
-        description = parse_description(text)
-    except ConfigError as error:
-        raise ConfigError(f"--checks {error}") from None
-    try:
-        return _check(description, reactor)
-    except ConfigError as error:
-        raise ConfigError(f"--checks {text}: {error}") from error.__cause__
-
-
-def _check(description: Description, reactor: IReactorTime) -> ICheck:
+    description = parse_description(text)
     prefix = description.prefix
     built_in = BUILT_IN.get(prefix)
     if built_in is not None:

@@ -6,50 +6,69 @@ from __future__ import annotations
 
 import shlex
 import socket
+from collections.abc import Sequence
 
 from smtpfw.config.checks import describe_check
-from smtpfw.config.plan import ServicePlan
+from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
 from smtpfw.config.sockets import BoundSocket
-from smtpfw.extensions import Auth
+from smtpfw.config.tree import LISTENER
 from smtpfw.wire.config import LMTP
 
-__all__ = ["describe_auth", "describe_backend", "describe_checks", "describe_listening", "describe_trial"]
+__all__ = ["describe_running"]
 
 #: What a client on this machine connects to when we listen on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def describe_listening(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:
-    """One line for each listener, with its real port number and what is said of TLS."""
+def describe_running(plan: ServicePlan, sockets: Sequence[Sequence[BoundSocket]]) -> list[str]:
+    """
+    What runs: each listener, who may send there, where mail goes.
+
+    :param sockets: those of each listener of the plan.
+    """
+    lines = []
+    for listen, bound in zip(plan.listen, sockets, strict=True):
+        own = [*_listening(listen, bound), *_auth(listen), *_checks(listen)]
+        if listen.name != LISTENER:
+            own = [f"{listen.name}: {line}" for line in own]
+        lines += own
+        if listen.backend not in [delivery.backend for delivery in plan.deliveries]:
+            lines += [f"{listen.name}: {line}" for line in _say_of(listen.backend)]
+    for delivery in plan.deliveries:
+        own = _delivery(delivery)
+        lines += own if delivery.name == LISTENER else [f"{delivery.name}: {line}" for line in own]
+    if len(plan.listen) == 1 and plan.listen[0].name == LISTENER:
+        lines += _trial(plan.listen[0], sockets[0])
+    return lines
+
+
+def _listening(plan: ListenPlan, sockets: Sequence[BoundSocket]) -> list[str]:
     words = "Listening for LMTP on" if plan.config.protocol == LMTP else "Listening on"
     return [f"{words} {_address(bound)}, {_manner(plan, bound)}" for bound in sockets]
 
 
-def describe_backend(plan: ServicePlan) -> list[str]:
+def _say_of(backend: object) -> list[str]:
+    describe = getattr(backend, "describe", None)
+    return [str(line) for line in describe()] if describe is not None else []
+
+
+def _delivery(delivery: Delivery) -> list[str]:
     """Where mail goes and how durable it is there, in the backend's words; one that says nothing is named."""
-    describe = getattr(plan.backend, "describe", None)
-    if describe is not None:
-        return [str(line) for line in describe()]
-    return [f"Mail goes to {plan.backend_text}"]
+    return _say_of(delivery.backend) or [f"Mail goes to {delivery.text}"]
 
 
-def describe_checks(plan: ServicePlan) -> list[str]:
-    """One line for each check, in the order in which they are asked."""
+def _checks(plan: ListenPlan) -> list[str]:
     return [f"Checked first: {describe_check(check)}" for check in plan.checks]
 
 
-def describe_auth(plan: ServicePlan) -> list[str]:
-    """One line that tells whether clients may or must authenticate; none where they can't."""
-    return [f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}" for auth in _auths(plan)]
+def _auth(plan: ListenPlan) -> list[str]:
+    auth = plan.auth
+    return [] if auth is None else [f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}"]
 
 
-def _auths(plan: ServicePlan) -> list[Auth]:
-    return [extension for extension in plan.extensions if isinstance(extension, Auth)]
-
-
-def describe_trial(plan: ServicePlan, sockets: list[BoundSocket]) -> list[str]:
+def _trial(plan: ListenPlan, sockets: Sequence[BoundSocket]) -> list[str]:
     """One line that sends a message to the first listener; none when there is nothing to send to."""
-    if not sockets or any(auth.required for auth in _auths(plan)):
+    if not sockets or (plan.auth is not None and plan.auth.required):
         # Nobody but who has a password could send.
         return []
     first = sockets[0]
@@ -82,7 +101,7 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _manner(plan: ServicePlan, bound: BoundSocket) -> str:
+def _manner(plan: ListenPlan, bound: BoundSocket) -> str:
     if bound.implicit_tls:
         return "TLS from the first octet"
     if plan.tls is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,17 +23,20 @@ from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from smtpfw.config.places import Place
 from smtpfw.config.settings import nearest
-from smtpfw.config.sockets import Binder, BoundSocket
+from smtpfw.config.sockets import Binder, BoundSocket, Switch
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
-from smtpfw.wire.config import LMTP
+from smtpfw.wire.config import LMTP, SMTP
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
     from twisted.internet.ssl import CertificateOptions
 
-__all__ = ["Listener", "bind_all", "check_ports", "parse_listener"]
+__all__ = ["Listener", "Seat", "bind_all", "parse_listener"]
+
+_NOWHERE = Place("listen")
 
 _SMTPS = "smtps:"
 
@@ -57,17 +61,24 @@ class Listener:
     :ivar text: as the operator wrote it.
     :ivar endpoint: what Twisted gets to see, with our defaults added.
     :ivar implicit_tls: the handshake comes first, with the server's certificates.
+    :ivar place: where it stands.
     """
 
     text: str
     endpoint: str
     implicit_tls: bool
+    place: Place = _NOWHERE
+
+    def error(self, problem: object) -> ConfigError:
+        """What is wrong with it, in one line."""
+        return self.place.error(problem, self.text)
 
 
-def parse_listener(text: str) -> Listener:
+def parse_listener(text: str, place: Place = _NOWHERE) -> Listener:
     """
     Read a listener's string; nothing is bound yet.
 
+    :param place: where it stands.
     :raises ConfigError: when it is empty, or its quoting is broken.
     """
     implicit_tls = text.lower().startswith(_SMTPS)
@@ -76,71 +87,78 @@ def parse_listener(text: str) -> Listener:
         endpoint = f"tcp:{endpoint}"
     if endpoint.startswith("haproxy:"):
         # Twisted's wrapper lets us speak before the header has come, trusts every peer, and STARTTLS fails behind it.
-        raise ConfigError(f"--listen {text}: the PROXY protocol is not served")
+        raise ConfigError("the PROXY protocol is not served")
     if endpoint.startswith("tls:"):
         # Twisted's takes the next word for a folder of certificates, and port 443 on all addresses.
-        raise ConfigError(f"--listen {text}: for TLS from the first octet write smtps:PORT, and give --tls CERT[:KEY]")
-    try:
-        description = parse_description(endpoint)
-    except ConfigError as error:
-        raise ConfigError(f"--listen {error}") from None
+        raise ConfigError("for TLS from the first octet write smtps:PORT, and give tls, --tls CERT[:KEY]")
+    description = parse_description(endpoint)
     if not description.prefix:
-        raise ConfigError(f"--listen {text}: no endpoint; write tcp:2525, unix:/run/smtpfw.sock or the like")
-    return Listener(text, endpoint + _missing_arguments(description), implicit_tls)
+        raise ConfigError("no endpoint; write tcp:2525, unix:/run/smtpfw.sock or the like")
+    return Listener(text, endpoint + _missing_arguments(description), implicit_tls, place)
+
+
+#: A socket, and whom its connections are to be for.
+Seat = tuple[BoundSocket, "IProtocolFactory"]
 
 
 def bind_all(
-    listeners: tuple[Listener, ...], factory: IProtocolFactory, reactor: object, tls: CertificateOptions | None
-) -> list[BoundSocket]:
+    listeners: tuple[Listener, ...],
+    factory: IProtocolFactory,
+    reactor: object,
+    tls: CertificateOptions | None,
+    protocol: str = SMTP,
+    kept: Mapping[str, BoundSocket] | None = None,
+) -> list[Seat]:
     """
     Bind a socket for each listener, all or none.
 
     :param factory: serves all of them; for implicit TLS it is wrapped.
     :param tls: the context of implicit TLS.
+    :param protocol: what is spoken there.
+    :param kept: endpoint -> a socket that is bound already.
     :raises ConfigError: one line that names the listener and says what to do.
     """
-    bound: list[BoundSocket] = []
+    kept = kept or {}
+    seats: list[Seat] = []
     try:
         for listener in listeners:
-            bound.append(_bind(listener, factory, reactor, tls))
+            bound = kept.get(listener.endpoint) or _bind(listener, reactor)
+            seats.append((bound, _with_tls(listener, factory, tls)))
+            if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
+                raise listener.error("LMTP must not be served on port 25 (RFC 2033 section 5); choose another one")
     except BaseException:
-        for one in bound:
-            one.discard()
+        for bound, _ in seats:
+            if bound.endpoint not in kept:
+                bound.discard()
         raise
-    return bound
+    return seats
 
 
-def check_ports(protocol: str, sockets: list[BoundSocket]) -> None:
-    """
-    Look whether a protocol may be spoken where we listen.
-
-    :raises ConfigError: for LMTP on port 25, where others expect SMTP (RFC 2033 section 5).
-    """
-    for bound in sockets:
-        if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
-            raise ConfigError("--listen: LMTP must not be served on port 25; choose another one")
+def _with_tls(listener: Listener, factory: IProtocolFactory, tls: CertificateOptions | None) -> IProtocolFactory:
+    if not listener.implicit_tls:
+        return factory
+    if tls is None:
+        raise listener.error("smtps: needs a certificate; give tls, --tls CERT[:KEY]")
+    wrapped: IProtocolFactory = TLSMemoryBIOFactory(tls, False, factory)
+    return wrapped
 
 
-def _bind(
-    listener: Listener, factory: IProtocolFactory, reactor: object, tls: CertificateOptions | None
-) -> BoundSocket:
-    if listener.implicit_tls:
-        if tls is None:
-            raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
-        factory = TLSMemoryBIOFactory(tls, False, factory)
+def _bind(listener: Listener, reactor: object) -> BoundSocket:
     binder = Binder(reactor)
+    switch = Switch()
     outcome: list[object] = []
     try:
         endpoint = serverFromString(binder, listener.endpoint)
-        waiting: Deferred[object] = endpoint.listen(factory)
+        waiting: Deferred[object] = endpoint.listen(switch)
         waiting.addBoth(outcome.append)
     except Exception as error:
-        raise ConfigError(f"--listen {listener.text}: {_explain(listener, error)}") from None
+        raise listener.error(_explain(listener, error)) from None
     result = outcome[0] if outcome else None
     if isinstance(result, Failure) and result.value is not None:
-        raise ConfigError(f"--listen {listener.text}: {_explain(listener, result.value)}")
+        raise listener.error(_explain(listener, result.value))
     if binder.bound is None:
-        raise ConfigError(f"--listen {listener.text}: endpoints of this type can't be bound before the service runs")
+        raise listener.error("endpoints of this type can't be bound before the service runs")
+    binder.bound.endpoint, binder.bound.switch = listener.endpoint, switch
     return binder.bound
 
 

@@ -47,7 +47,8 @@ class ServerOptions(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         for setting in BY_NAME.values():
             self._offer(setting)
-        self._given: set[str] = set()
+        #: Those that stand on the command line.
+        self.given: set[str] = set()
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """
@@ -115,10 +116,10 @@ class ServerOptions(usage.Options):
             raise usage.UsageError(f"--{setting.option}: {error}") from None
         if setting.repeatable:
             # The first one given replaces the default, the next ones are added.
-            value = (*self[setting.name], value) if setting.name in self._given else (value,)
-        elif setting.name in self._given and setting.kind is not FLAG:
+            value = (*self[setting.name], value) if setting.name in self.given else (value,)
+        elif setting.name in self.given and setting.kind is not FLAG:
             raise usage.UsageError(f"--{setting.option}: it is given twice")
-        self._given.add(setting.name)
+        self.given.add(setting.name)
         self[setting.name] = value
 
 

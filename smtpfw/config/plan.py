@@ -1,25 +1,27 @@
 """
 The plan of a service: all that it needs to know, checked, in one frozen value.
 
-Values come in by the names of :mod:`smtpfw.config.settings`, wherever they were
-read from. Making a plan reads certificates and imports backends, but binds
-nothing and starts nothing.
+It is made of the tree that an operator has written (:mod:`smtpfw.config.tree`).
+Making it reads certificates and imports backends, but binds nothing and starts
+nothing. All that is wrong is told together.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smtpfw.config.auth import auth_from_string, mechanisms_from_string
-from smtpfw.config.backends import BUILT_IN, backend_from_string
+from smtpfw.config.auth import auth_from_string, mechanisms_from_string, without_secrets
+from smtpfw.config.backends import BUILT_IN, backend_from_string, backend_from_table
 from smtpfw.config.checks import check_from_string
 from smtpfw.config.listeners import Listener, parse_listener
-from smtpfw.config.settings import BY_NAME, SERVER_NAMES, default_hostname
+from smtpfw.config.places import Place, Problems
+from smtpfw.config.routes import backend_of_routes
+from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
 from smtpfw.config.strings import split_words
+from smtpfw.config.tree import ListenTree, ServiceTree, Values
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.policies import RequireAuth, SenderBelongsToLogin
@@ -35,7 +37,49 @@ if TYPE_CHECKING:
 
     from smtpfw.interfaces import IBackend, ICheck
 
-__all__ = ["ServicePlan", "make_plan"]
+__all__ = ["Delivery", "ListenPlan", "ServicePlan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """
+    Where mail can go.
+
+    :ivar name: as the operator calls it.
+    :ivar text: what it was made of.
+    """
+
+    name: str
+    text: str
+    backend: IBackend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenPlan:
+    """
+    Some sockets that behave alike.
+
+    :ivar name: as the operator calls it.
+    :ivar listeners: where to listen.
+    :ivar backend: what takes the mail: a delivery, or routes to several.
+    :ivar config: name, limits and manners.
+    :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
+    :ivar extensions: what EHLO offers, AUTH among them if somebody may authenticate.
+    :ivar checks: who is asked before the backend is.
+    """
+
+    name: str
+    listeners: tuple[Listener, ...]
+    backend: IBackend
+    config: ServerConfig
+    tls: CertificateOptions | None
+    extensions: tuple[Extension, ...] = STANDARD
+    checks: tuple[ICheck, ...] = ()
+
+    @property
+    def auth(self) -> Auth | None:
+        """Who may authenticate; None where nobody can."""
+        return next((one for one in self.extensions if isinstance(one, Auth)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,107 +87,197 @@ class ServicePlan:
     """
     What one service is to do.
 
-    :ivar listeners: where to listen.
-    :ivar backend: what takes the mail.
-    :ivar backend_text: as the operator named it.
-    :ivar config: name, limits and manners of every listener.
-    :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
-    :ivar extensions: what EHLO offers, AUTH among them if somebody may authenticate.
-    :ivar checks: who is asked before the backend is.
-    :ivar grace: seconds that a stop waits for messages under way.
+    :ivar listen: its listeners.
+    :ivar deliveries: where mail can go, each once.
+    :ivar settings: those of the whole process: what is logged, say.
     """
 
-    listeners: tuple[Listener, ...]
-    backend: IBackend
-    backend_text: str
-    config: ServerConfig
-    tls: CertificateOptions | None
-    extensions: tuple[Extension, ...] = STANDARD
-    checks: tuple[ICheck, ...] = ()
-    grace: float
+    listen: tuple[ListenPlan, ...]
+    deliveries: tuple[Delivery, ...]
+    settings: Values
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a stop waits for messages under way."""
+        seconds: float = self.settings["grace"]
+        return seconds
 
 
-def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
+def make_plan(tree: ServiceTree, reactor: IReactorTime, problems: Problems | None = None) -> ServicePlan:
     """
-    Make a plan of parsed settings.
+    Make a plan.
 
-    :param values: one for each name in the table of settings.
     :param reactor: for checks that need the time.
-    :raises ConfigError: one line that names the setting and says what to do.
+    :param problems: what is known to be wrong already.
+    :raises ConfigError: a line for each thing that is wrong: where it stands, and what to do.
     """
-    listeners = tuple(map(parse_listener, values["listen"]))
-    server = {name: values[name] for name in SERVER_NAMES}
-    server["hostname"] = server["hostname"] or default_hostname()
-    if values["require_client_certificate"] and not values["client_ca"]:
-        raise ConfigError("--require-client-certificate: by whom must they be signed? give --client-ca FILE")
-    tls = _make_tls(values) if values["tls"] else None
-    for name in ("require_tls", "client_ca", "require_client_certificate"):
-        if tls is None and values[name]:
-            option = BY_NAME[name].option
-            raise ConfigError(f"--{option}: there is no certificate of our own to offer; give --tls CERT[:KEY]")
-    for listener in listeners:
-        if listener.implicit_tls and tls is None:
-            raise ConfigError(f"--listen {listener.text}: smtps: needs a certificate; give --tls CERT[:KEY]")
-    _extend_path(values["python_path"])
-    extensions: tuple[Extension, ...] = STANDARD
-    if values["auth"]:
-        extensions = (*STANDARD, _make_auth(values, tls is not None))
-    for name in ("require_auth", "allow_insecure_auth", "auth_mechanisms"):
-        if values[name] and not values["auth"]:
-            raise ConfigError(f"--{BY_NAME[name].option}: there is nobody who could authenticate; give --auth")
-    checks = tuple(check_from_string(text, reactor) for text in values["checks"])
-    for text, check in zip(values["checks"], checks, strict=True):
-        if isinstance(check, (RequireAuth, SenderBelongsToLogin)) and not values["auth"]:
-            raise ConfigError(f"--checks {text}: there is nobody who could authenticate; give --auth")
-    prefix = values["backend"].partition(":")[0]
-    if values["auth"] == "session" and prefix in BUILT_IN:
-        raise ConfigError(f"--auth session: the sessions of {prefix} verify nobody; that is for a backend of your own")
-    return ServicePlan(
-        listeners=listeners,
-        backend=backend_from_string(values["backend"]),
-        backend_text=values["backend"],
-        config=ServerConfig(**server),
-        tls=tls,
-        extensions=extensions,
-        checks=checks,
-        grace=values["grace"],
-    )
+    return _Planner(tree, reactor, problems or Problems()).plan()
 
 
-def _make_auth(values: Mapping[str, Any], has_tls: bool) -> Auth:
-    if not (has_tls or values["allow_insecure_auth"]):
-        raise ConfigError("--auth: it is offered under TLS only; give --tls CERT[:KEY], or --allow-insecure-auth")
-    text = values["auth_mechanisms"]
-    return auth_from_string(
-        values["auth"],
-        mechanisms=mechanisms_from_string(text, available_mechanisms()) if text else STANDARD_MECHANISMS,
-        required=values["require_auth"],
-        allow_insecure=values["allow_insecure_auth"],
-        client_certificates=bool(values["client_ca"]),
-    )
+class _Planner:
+    def __init__(self, tree: ServiceTree, reactor: IReactorTime, problems: Problems) -> None:
+        self._tree = tree
+        self._reactor = reactor
+        self._problems = problems
+        self._contexts: dict[Any, CertificateOptions | None] = {}
+        self._deliveries: dict[str, Delivery] = {}
 
-
-def _make_tls(values: Mapping[str, Any]) -> CertificateOptions:
-    text = values["tls"]
-    try:
-        words = split_words(text)
-        if len(words) > 2 or not all(words):
-            raise ConfigError(f"{text}: write CERT or CERT:KEY; a colon in a path takes a backslash before it")
-        return server_context(
-            *words,
-            client_ca=values["client_ca"],
-            require_client_certificate=values["require_client_certificate"],
+    def plan(self) -> ServicePlan:
+        tree, problems = self._tree, self._problems
+        with problems.at(tree.settings.place_of("python_path")):
+            _extend_path(tree.settings["python_path"])
+        for name, text in tree.deliver.items():
+            with problems.at(text.place, text.text):
+                backend = backend_from_string(text.text) if text.table is None else backend_from_table(text)
+                self._deliveries[name] = Delivery(name, text.text, backend)
+        plans = [self._listen(listen) for listen in tree.listen]
+        problems.check()
+        return ServicePlan(
+            listen=tuple(plan for plan in plans if plan is not None),
+            deliveries=tuple(self._deliveries.values()),
+            settings=tree.settings,
         )
-    except ConfigError as error:
-        client_ca = values["client_ca"]
-        option = "--client-ca" if client_ca and str(error).startswith(client_ca) else "--tls"
-        raise ConfigError(f"{option} {error}") from None
+
+    def _listen(self, listen: ListenTree) -> ListenPlan | None:
+        problems = self._problems
+        settings = listen.settings.over(self._tree.settings)
+        config = self._config(settings)
+        tls = self._tls(settings)
+        listeners = []
+        for on in listen.on:
+            with problems.at(on.place, on.text):
+                listener = parse_listener(on.text, on.place)
+                if listener.implicit_tls and tls is None and "tls" not in settings:
+                    raise ConfigError("smtps: needs a certificate; give tls, --tls CERT[:KEY]")
+                listeners.append(listener)
+        extensions = self._extensions(listen, settings)
+        checks = tuple(self._checks(listen))
+        backend = self._backend(listen, extensions, listeners, config)
+        if backend is None or config is None:
+            return None
+        return ListenPlan(
+            name=listen.name,
+            listeners=tuple(listeners),
+            backend=backend,
+            config=config,
+            tls=tls,
+            extensions=extensions,
+            checks=checks,
+        )
+
+    def _config(self, settings: Values) -> ServerConfig | None:
+        server = {name: settings[name] for name in SERVER_NAMES}
+        server["hostname"] = server["hostname"] or default_hostname()
+        with self._problems.at(settings.place):
+            return ServerConfig(**server)
+        return None
+
+    def _tls(self, settings: Values) -> CertificateOptions | None:
+        problems, text = self._problems, settings["tls"]
+        if settings["require_client_certificate"] and not settings["client_ca"]:
+            problems.add(
+                settings.place_of("require_client_certificate"),
+                "by whom must they be signed? give client_ca, --client-ca FILE",
+            )
+        if not text:
+            for name in ("require_tls", "client_ca", "require_client_certificate"):
+                if settings[name]:
+                    problems.add(
+                        settings.place_of(name),
+                        "there is no certificate of our own to offer; give tls, --tls CERT[:KEY]",
+                    )
+            return None
+        key = (text, settings["client_ca"], settings["require_client_certificate"])
+        if key not in self._contexts:
+            self._contexts[key] = None
+            with problems.at(_place_of_tls(settings, text)):
+                self._contexts[key] = _make_tls(*key)
+        return self._contexts[key]
+
+    def _extensions(self, listen: ListenTree, settings: Values) -> tuple[Extension, ...]:
+        left_out = {keyword.upper() for keyword in listen.without}
+        known = [extension.keyword for extension in STANDARD]
+        for keyword in left_out.difference(known):
+            self._problems.add(
+                listen.place.within("without"), f"there is no extension {keyword}{nearest(keyword, known)}"
+            )
+        extensions = tuple(extension for extension in STANDARD if extension.keyword not in left_out)
+        auth = self._auth(listen, settings)
+        return extensions if auth is None else (*extensions, auth)
+
+    def _auth(self, listen: ListenTree, settings: Values) -> Auth | None:
+        problems, tree = self._problems, listen.auth
+        if tree is None:
+            for name in ("require_auth", "allow_insecure_auth", "auth_mechanisms"):
+                if settings[name]:
+                    problems.add(settings.place_of(name), "there is nobody who could authenticate; give auth, --auth")
+            return None
+        users = self._tree.users.get(tree.users)
+        if users is None:
+            known = self._tree.users
+            problems.add(tree.place, f"there is no {tree.users!r} in [auth]{nearest(tree.users, known)}")
+            return None
+        own = tree.settings.over(settings)
+        if not (settings["tls"] or own["allow_insecure_auth"]):
+            problems.add(tree.place, "it is offered under TLS only; give tls, --tls CERT[:KEY], or allow_insecure_auth")
+            return None
+        mechanisms: Any = STANDARD_MECHANISMS
+        words = own["auth_mechanisms"]
+        if words:
+            with problems.at(own.place_of("auth_mechanisms"), words):
+                mechanisms = mechanisms_from_string(words, available_mechanisms())
+        if users.text == "session" and not listen.routes:
+            text = self._tree.deliver[listen.deliver].text if listen.deliver in self._tree.deliver else ""
+            if text.partition(":")[0] in BUILT_IN:
+                problems.add(
+                    users.place,
+                    f"the sessions of {text.partition(':')[0]} verify nobody; that is for a backend of your own",
+                    users.text,
+                )
+        with problems.at(users.place, without_secrets(users.text)):
+            return auth_from_string(
+                users.text,
+                mechanisms=mechanisms,
+                required=own["require_auth"],
+                allow_insecure=own["allow_insecure_auth"],
+                client_certificates=bool(settings["client_ca"]),
+            )
+        return None
+
+    def _checks(self, listen: ListenTree) -> list[ICheck]:
+        made = []
+        for text in listen.checks:
+            with self._problems.at(text.place, text.text):
+                check = check_from_string(text.text, self._reactor)
+                if isinstance(check, (RequireAuth, SenderBelongsToLogin)) and listen.auth is None:
+                    raise ConfigError("there is nobody who could authenticate; give auth, --auth")
+                made.append(check)
+        return made
+
+    def _backend(
+        self, listen: ListenTree, extensions: tuple[Extension, ...], listeners: list[Listener], config: Any
+    ) -> IBackend | None:
+        if listen.routes is None:
+            delivery = self._deliveries.get(listen.deliver)
+            return None if delivery is None else delivery.backend
+        return backend_of_routes(listen, self._tree.deliver, self._deliveries, listeners, self._problems)
+
+
+def _place_of_tls(settings: Values, text: str) -> Place:
+    return settings.place_of("tls")
+
+
+def _make_tls(text: str, client_ca: str | None, require_client_certificate: bool) -> CertificateOptions:
+    words = split_words(text)
+    if len(words) > 2 or not all(words):
+        raise ConfigError(f"{text}: write CERT or CERT:KEY; a colon in a path takes a backslash before it")
+    return server_context(*words, client_ca=client_ca, require_client_certificate=require_client_certificate)
 
 
 def _extend_path(folders: tuple[str, ...]) -> None:
     for folder in reversed(folders):
         path = Path(folder).absolute()
         if not path.is_dir():
-            raise ConfigError(f"--python-path {folder}: there is no such folder")
+            raise ConfigError(f"{folder}: there is no such folder")
         if str(path) not in sys.path:
             sys.path.insert(0, str(path))

@@ -74,17 +74,47 @@ class Kind:
     :ivar metavar: stands for the value in the help.
     :ivar parse: text to value; a ValueError says what is expected.
     :ivar format: value to the text that ``parse`` reads back.
+    :ivar plain: types of TOML beside text that it may be written as, ``10`` for ``"10"``.
     """
 
     metavar: str
     parse: Callable[[str], Any]
     format: Callable[[Any], str] = str
+    plain: tuple[type, ...] = ()
+
+    def read(self, value: Any) -> Any:
+        """
+        Read what stands in a file.
+
+        :raises ValueError: saying what is expected.
+        """
+        if self.metavar == "":
+            if isinstance(value, bool):
+                return value
+            raise ValueError(f"{show(value)} is neither true nor false")
+        if isinstance(value, str):
+            return self.parse(value)
+        # A bool is an int to Python, and no number to anybody else.
+        if isinstance(value, self.plain) and not isinstance(value, bool):
+            return self.parse(str(value))
+        raise ValueError(f"it is {show(value)}; write it in quotes, as {self.metavar}")
 
 
-SIZE = Kind("SIZE", units.parse_size, units.format_size)
-RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_size)
-TIME = Kind("TIME", units.parse_duration, units.format_duration)
-COUNT = Kind("N", units.parse_count)
+def show(value: Any) -> str:
+    """A value of TOML, for who wrote it."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)[:80]
+
+
+SIZE = Kind("SIZE", units.parse_size, units.format_size, (int,))
+RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_size, (int,))
+TIME = Kind("TIME", units.parse_duration, units.format_duration, (int, float))
+COUNT = Kind("N", units.parse_count, plain=(int,))
 HOSTNAME = Kind("NAME", _parse_hostname)
 PROTOCOL = Kind("NAME", _parse_protocol)
 PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
@@ -99,6 +129,7 @@ CERTIFICATE_FILE = Kind("FILE", _parse_text)
 LOG_FORMAT = Kind("NAME", lambda text: _parse_word(text, "text", "json"))
 LOG_LEVEL = Kind("NAME", lambda text: _parse_word(text, "debug", "info", "warn", "error", "critical"))
 LOG_FILE = Kind("FILE", _parse_text)
+CONFIG_FILE = Kind("FILE", _parse_text)
 FOLDER = Kind("DIR", _parse_text)
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ServerConfig)}
@@ -152,6 +183,13 @@ class Setting:
 
 #: The title of a group in the help, and what stands in it.
 SETTINGS: dict[str, tuple[Setting, ...]] = {
+    "All of it in a file": (
+        Setting(
+            "config",
+            CONFIG_FILE,
+            "read listeners, deliveries, routes and all the rest from a TOML file; SIGHUP reads it again",
+        ),
+    ),
     "Where mail comes in, and where it goes": (
         Setting(
             "listen",

@@ -19,22 +19,63 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.abstract import isIPv6Address
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
     from twisted.python.failure import Failure
 
-__all__ = ["AdoptedUNIXPort", "Binder", "BoundSocket"]
+__all__ = ["AdoptedUNIXPort", "Binder", "BoundSocket", "Switch"]
+
+
+@implementer(IProtocolFactory)
+class Switch:
+    """
+    Whom the connections of a socket are for; that can change while it listens.
+
+    :ivar factory: makes their protocols from now on; whoever binds the socket sets it before it accepts.
+    """
+
+    factory: IProtocolFactory
+    noisy = False
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def serve(self, factory: IProtocolFactory) -> None:
+        """New connections are for this one; those that are there stay with the one before."""
+        before = getattr(self, "factory", None)
+        self.factory = factory
+        if self._started:
+            factory.doStart()
+            if before is not None:
+                before.doStop()
+
+    def doStart(self) -> None:
+        self._started = True
+        self.factory.doStart()
+
+    def doStop(self) -> None:
+        self._started = False
+        self.factory.doStop()
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self.factory.buildProtocol(addr)
 
 
 class BoundSocket:
     """
-    A socket that listens, and whom its connections are for.
+    A socket that listens.
 
-    :ivar factory: what the endpoint gave; TLS wrapped around it by the endpoint is in it.
+    :ivar factory: what the endpoint gave: a :class:`Switch`, or one with TLS of the endpoint around it.
     :ivar own_path: the file of a Unix socket that we made and shall remove; empty for others.
+    :ivar endpoint: the string it was made of.
+    :ivar switch: says whom its connections are for.
     """
+
+    endpoint: str
+    switch: Switch
 
     def __init__(self, sock: socket.socket, factory: IProtocolFactory, own_path: str = "") -> None:
         self._socket = sock
@@ -47,7 +88,7 @@ class BoundSocket:
     @property
     def implicit_tls(self) -> bool:
         """Whether the handshake comes before the greeting."""
-        return isinstance(self.factory, TLSMemoryBIOFactory)
+        return any(isinstance(one, TLSMemoryBIOFactory) for one in (self.factory, self.switch.factory))
 
     def start(self, reactor: Any) -> Any:
         """

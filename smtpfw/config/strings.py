@@ -44,7 +44,7 @@ def parse_description(text: str) -> Description:
         if len(pieces) == 1:
             positional.append(pieces[0])
         elif pieces[0] in named:
-            raise ConfigError(f"{text}: {pieces[0]}= is given twice")
+            raise ConfigError(f"{pieces[0]}= is given twice")
         else:
             named[pieces[0]] = pieces[1]
     # A first word with an equals sign in it is a name, not a prefix; whoever looks up the empty prefix says so.
@@ -78,7 +78,7 @@ def _arguments(text: str, *, equals: bool) -> list[list[str]]:
             try:
                 arguments[-1][-1] += next(chars)
             except StopIteration:
-                raise ConfigError(f"{text}: a backslash at the end quotes nothing; write two for one") from None
+                raise ConfigError("a backslash at the end quotes nothing; write two for one") from None
         else:
             arguments[-1][-1] += char
     return arguments

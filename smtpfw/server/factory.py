@@ -142,6 +142,15 @@ class SMTPServerFactory(ServerFactory):
         if not self.connections:
             self._finish()
 
+    def when_empty(self) -> defer.Deferred[None]:
+        """A Deferred that fires when no connection is left, each having ended by itself."""
+        empty: defer.Deferred[None] = defer.Deferred()
+        if self.connections:
+            self._stopped.append(empty)
+        else:
+            empty.callback(None)
+        return empty
+
     def _finish(self) -> None:
         stopped, self._stopped = self._stopped, []
         for deferred in stopped:

@@ -1,0 +1,140 @@
+"""
+One configuration while it is served.
+
+Rule 1: it is all or nothing: either all its sockets are bound and all its
+deliveries have started, or nothing of it is left.
+
+Rule 2: a connection keeps the configuration that it began with. So a
+configuration that has been replaced lives on until its last connection is
+gone, and takes no new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.logger import Logger
+
+from smtpfw.config import ServicePlan
+from smtpfw.config.listeners import Seat, bind_all
+from smtpfw.config.plan import Delivery
+from smtpfw.config.sockets import BoundSocket
+from smtpfw.server import SMTPServerFactory
+from smtpfw.server.transcripts import Transcripts
+
+__all__ = ["Generation"]
+
+
+class Generation:
+    """
+    :param plan: what to serve.
+    :param transcripts: see :class:`~smtpfw.server.SMTPServerFactory`.
+
+    :ivar plan: the same.
+    :ivar factories: one for each listener of the plan.
+    :ivar seats: the sockets of each listener, with whom they are to serve; empty before :meth:`bind`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, plan: ServicePlan, reactor: Any, transcripts: Transcripts | None = None) -> None:
+        self.plan = plan
+        self._reactor = reactor
+        self.factories = [
+            SMTPServerFactory(
+                listen.backend,
+                listen.config,
+                tls=listen.tls,
+                extensions=listen.extensions,
+                checks=listen.checks,
+                reactor=reactor,
+                transcripts=transcripts,
+            )
+            for listen in plan.listen
+        ]
+        self.seats: list[list[Seat]] = []
+        self._started: list[Delivery] = []
+
+    def bind(self, others: Iterable[BoundSocket] = ()) -> None:
+        """
+        Have a socket for each listener.
+
+        :param others: some that are bound already, and are kept where a listener has the same endpoint. They go on
+            serving whom they serve until :meth:`take_over`.
+        :raises ConfigError: naming the listener that can't be had; no new socket is left open then.
+        """
+        kept = {bound.endpoint: bound for bound in others}
+        seats: list[list[Seat]] = []
+        try:
+            for listen, factory in zip(self.plan.listen, self.factories, strict=True):
+                seats.append(
+                    bind_all(listen.listeners, factory, self._reactor, listen.tls, listen.config.protocol, kept)
+                )
+        except BaseException:
+            for bound in (bound for of_listener in seats for bound, _ in of_listener):
+                if bound.endpoint not in kept:
+                    bound.discard()
+            raise
+        self.seats = seats
+
+    @property
+    def sockets(self) -> list[BoundSocket]:
+        """Of all listeners."""
+        return [bound for seats in self.seats for bound, _ in seats]
+
+    def take_over(self) -> None:
+        """New connections are for this configuration from now on."""
+        for seats in self.seats:
+            for bound, factory in seats:
+                bound.switch.serve(factory)
+
+    async def start(self) -> None:
+        """
+        Start every delivery that has a ``start``, one after the other.
+
+        :raises Exception: what the first that can't start has raised; those before it have been stopped again.
+        """
+        for delivery in self.plan.deliveries:
+            try:
+                await maybeDeferred(getattr(delivery.backend, "start", _nothing))
+            except Exception:
+                await self.stop_deliveries()
+                raise
+            self._started.append(delivery)
+
+    def stop(self, grace: float) -> Deferred[Any]:
+        """
+        End all connections, then the deliveries.
+
+        :return: fires when all is over, and never fails.
+        """
+        stopping = [maybeDeferred(factory.stop, grace) for factory in self.factories]
+        for one in stopping:
+            one.addErrback(self._complain, "Sessions could not be ended in order")
+        return gatherResults(stopping).addCallback(lambda _: self.stop_deliveries())
+
+    def retire(self) -> Deferred[Any]:
+        """
+        End the deliveries when the last connection is gone by itself.
+
+        :return: fires when all is over.
+        """
+        empty = gatherResults([factory.when_empty() for factory in self.factories])
+        return empty.addCallback(lambda _: self.stop_deliveries())
+
+    def stop_deliveries(self) -> Deferred[Any]:
+        """Stop every delivery that has started, all at the same time; one that fails is logged."""
+        started, self._started = self._started, []
+        stopping = [maybeDeferred(getattr(delivery.backend, "stop", _nothing)) for delivery in started]
+        for delivery, one in zip(started, stopping, strict=True):
+            one.addErrback(self._complain, f"{delivery.name}: the backend could not be stopped in order")
+        return DeferredList(stopping)
+
+    def _complain(self, failure: Any, what: str) -> None:
+        self._log.failure(what, failure)
+
+
+def _nothing() -> None:
+    """Stands for ``start`` and ``stop`` of a backend that has none."""
