@@ -21,8 +21,13 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.backends.memory import MemoryBackend
 from smtpfw.config import ServicePlan
+from smtpfw.config.places import Place
+from smtpfw.config.plan import Delivery, ListenPlan
+from smtpfw.config.sockets import Switch
+from smtpfw.config.tree import LISTENER, Values
 from smtpfw.errors import ConfigError
 from smtpfw.service import SMTPService
+from smtpfw.service.generation import Generation
 from smtpfw.wire.config import ServerConfig
 from tests.certificates import write_pair
 
@@ -66,9 +71,11 @@ class FakeSocket:
     family = socket.AF_INET
     implicit_tls = False
     address = ("127.0.0.1", 2525)
+    endpoint = "tcp:2525"
 
     def __init__(self, log: list[str]) -> None:
         self.log = log
+        self.switch = Switch()
 
     def start(self, reactor: object) -> FakePort:
         self.log.append("accepting")
@@ -116,21 +123,26 @@ class ServiceTests(TestCase):
         self.backend = Backend(self.did)
         self.handlers: dict[int, Any] = {}
         self.statuses: list[int] = []
-        plan = ServicePlan(
+        settings = Values(Place("a test"))
+        settings.set("grace", 7.0, settings.place)
+        listen = ListenPlan(
+            name=LISTENER,
             listeners=(),
             backend=self.backend,
-            backend_text="memory",
             config=ServerConfig(hostname="mx.example.org"),
             tls=None,
-            grace=7.0,
         )
+        plan = ServicePlan(
+            listen=(listen,), deliveries=(Delivery(LISTENER, "memory", self.backend),), settings=settings
+        )
+        generation = Generation(plan, self.reactor)
+        generation.factories = [self.factory]  # type: ignore[list-item]
+        generation.seats = [[(FakeSocket(self.did), self.factory)]]  # type: ignore[list-item]
         self.service = SMTPService(
-            plan,
-            self.factory,
-            [FakeSocket(self.did)],  # type: ignore[list-item]
+            generation,
             self.reactor,
-            self.handlers.__setitem__,
-            self.statuses.append,
+            set_signal_handler=self.handlers.__setitem__,
+            exit_with=self.statuses.append,
         )
 
     def test_the_backend_is_ready_before_the_first_client(self) -> None:
@@ -152,7 +164,7 @@ class ServiceTests(TestCase):
         self.service.startService()
         self.assertEqual(self.handlers, {})
         self.reactor.run()
-        self.assertEqual(set(self.handlers), {signal.SIGTERM, signal.SIGINT})
+        self.assertEqual(set(self.handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
     def start_and_signal(self) -> None:
         self.service.startService()

@@ -13,9 +13,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from smtpfw.config.listeners import bind_all, check_ports, parse_listener
+from smtpfw.config.listeners import bind_all, parse_listener
+from smtpfw.config.places import Place
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
+from smtpfw.wire.config import LMTP, SMTP
 from tests.certificates import write_pair
 
 
@@ -24,11 +26,15 @@ class Bind:
 
     def __init__(self) -> None:
         self.bound: list[BoundSocket] = []
+        self.protocol = SMTP
 
     def __call__(self, *texts: str, tls: CertificateOptions | None = None) -> list[BoundSocket]:
-        bound = bind_all(tuple(map(parse_listener, texts)), Factory(), object(), tls)
-        self.bound += bound
-        return bound
+        listeners = tuple(parse_listener(text, Place("--listen")) for text in texts)
+        seats = bind_all(listeners, Factory(), object(), tls, self.protocol)
+        self.bound += [bound for bound, _ in seats]
+        for bound, factory in seats:
+            bound.switch.serve(factory)
+        return [bound for bound, _ in seats]
 
     def complaint(self, *texts: str) -> str:
         with pytest.raises(ConfigError) as caught:
@@ -78,7 +84,7 @@ def test_a_tcp_socket_listens_at_once(bind: Bind) -> None:
 def test_implicit_tls_wraps_the_factory(bind: Bind) -> None:
     (bound,) = bind("smtps:tcp:0:interface=127.0.0.1", tls=CertificateOptions())
     assert bound.implicit_tls
-    assert isinstance(bound.factory, TLSMemoryBIOFactory)
+    assert isinstance(bound.switch.factory, TLSMemoryBIOFactory)
 
 
 def test_tcp6_on_all_addresses_takes_both_families(bind: Bind) -> None:
@@ -198,15 +204,23 @@ def test_an_ssl_endpoint_of_twisted(bind: Bind, tmp_path: Path) -> None:
     assert bound.implicit_tls
 
 
-def test_lmtp_is_not_for_port_25() -> None:
-    def listening(family: int, address: object) -> Any:
-        return SimpleNamespace(family=family, address=address)
-
-    smtp_port = listening(socket.AF_INET6, ("::", 25, 0, 0))
-    with pytest.raises(ConfigError, match="must not be served on port 25"):
-        check_ports("lmtp", [smtp_port])
-    check_ports("smtp", [smtp_port])
-    check_ports("lmtp", [listening(socket.AF_UNIX, "/run/25"), listening(socket.AF_INET, ("127.0.0.1", 24))])
+@pytest.mark.parametrize(
+    ("protocol", "family", "address", "allowed"),
+    [
+        (LMTP, socket.AF_INET6, ("::", 25, 0, 0), False),
+        (SMTP, socket.AF_INET6, ("::", 25, 0, 0), True),
+        (LMTP, socket.AF_UNIX, "/run/25", True),
+        (LMTP, socket.AF_INET, ("127.0.0.1", 24), True),
+    ],
+)
+def test_lmtp_is_not_for_port_25(protocol: str, family: int, address: object, allowed: bool) -> None:
+    listener = parse_listener("tcp:25")
+    kept: Any = {listener.endpoint: SimpleNamespace(family=family, address=address, endpoint=listener.endpoint)}
+    if allowed:
+        assert bind_all((listener,), Factory(), object(), None, protocol, kept)[0][0] is kept[listener.endpoint]
+    else:
+        with pytest.raises(ConfigError, match="must not be served on port 25"):
+            bind_all((listener,), Factory(), object(), None, protocol, kept)
 
 
 def test_no_permission(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
