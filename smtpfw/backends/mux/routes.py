@@ -4,11 +4,7 @@ Which backend a recipient belongs to.
 Rule 1: an address beats its domain, a domain beats the default; the order in
 which routes are written means nothing.
 
-Rule 2: both parts are compared without regard to case, local parts, too: RFC
-5321 section 2.4 leaves that to the host that delivers, and nobody wants two
-mailboxes that differ in case only. Two spellings that Unicode calls
-canonically equal are one. A domain in its ASCII form (``xn--``) and the same in
-UTF-8 are two: whoever receives both routes both.
+Rule 2: both parts are compared without regard to case, see :mod:`smtpfw.backends.mux.patterns`.
 
 Rule 3: ``<postmaster>`` without a domain must reach somebody (RFC 5321 section
 4.5.1), and a guess could send it to a relay or to where nobody looks. So the
@@ -17,16 +13,15 @@ table is refused unless it says who that is: a route ``postmaster``, or a defaul
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
+from smtpfw.backends.mux.patterns import POSTMASTER, fold
+from smtpfw.backends.mux.routing import passes_on
 from smtpfw.errors import ConfigError
-from smtpfw.interfaces import IBackend
+from smtpfw.interfaces import IBackend, IConnection
 from smtpfw.wire.grammar import Address
 
 __all__ = ["Routes"]
-
-_POSTMASTER = "postmaster"
 
 #: The folded local part and domain of an address; a whole domain has no local part, a bare postmaster no domain.
 _Key = tuple[str, str]
@@ -58,25 +53,31 @@ class Routes:
             if key in self._table:
                 raise ConfigError(f"mux route {pattern}: it is there twice; case makes no difference")
             self._table[key] = backend
-        if default is None and (_POSTMASTER, "") not in self._table:
+        if default is None and (POSTMASTER, "") not in self._table:
             raise ConfigError(
                 "mux: nobody is named for <postmaster> (RFC 5321 section 4.5.1); add a route 'postmaster', or a default"
             )
         self._patterns = list(patterns.values())
         self.backends = tuple(backend for backend, _ in self._patterns)
 
-    def find(self, recipient: Address, hostname: str) -> IBackend | None:
+    @property
+    def relays(self) -> bool:
+        """Whether any of them passes mail on for who may."""
+        return any(map(passes_on, self.backends))
+
+    def find(self, recipient: Address, hostname: str, connection: IConnection | None = None) -> IBackend | None:
         """
         The backend of a recipient, or None.
 
         :param hostname: our own name: ``<postmaster>``, unless it has a route of its own, is ``postmaster`` there.
+        :param connection: makes no difference; see :class:`~smtpfw.backends.mux.routing.Routing`.
         """
-        table, local_part, domain = self._table, _fold(recipient.local_part), _fold(recipient.domain)
+        table, local_part, domain = self._table, fold(recipient.local_part), fold(recipient.domain)
         if recipient.is_postmaster:
-            own = table.get((_POSTMASTER, ""))
+            own = table.get((POSTMASTER, ""))
             if own is not None:
                 return own
-            domain = _fold(hostname)
+            domain = fold(hostname)
         found = table.get((local_part, domain))
         return found if found is not None else table.get(("", domain), self._default)
 
@@ -84,7 +85,7 @@ class Routes:
         """Each backend once, and in words what goes there."""
         described = []
         for backend, patterns in self._patterns:
-            words = ["<postmaster>" if pattern.lower() == _POSTMASTER else pattern for pattern in patterns if pattern]
+            words = ["<postmaster>" if pattern.lower() == POSTMASTER else pattern for pattern in patterns if pattern]
             if "" in patterns:
                 words.append("everybody else" if len(self._table) else "everybody")
             described.append((", ".join(words), backend))
@@ -92,8 +93,8 @@ class Routes:
 
 
 def _parse(pattern: str) -> _Key:
-    if pattern.lower() == _POSTMASTER:
-        return _POSTMASTER, ""
+    if pattern.lower() == POSTMASTER:
+        return POSTMASTER, ""
     whole_domain = pattern.startswith("@") or "@" not in pattern
     try:
         address = Address.parse(f"x@{pattern.removeprefix('@')}" if whole_domain else pattern)
@@ -101,11 +102,4 @@ def _parse(pattern: str) -> _Key:
         raise ConfigError(
             f"mux route {pattern!r}: it is an address, a domain or postmaster ({str(error).rpartition(': ')[2]})"
         ) from None
-    return "" if whole_domain else _fold(address.local_part), _fold(address.domain)
-
-
-def _fold(name: str) -> str:
-    if name.isascii():
-        return name.lower()
-    # Twice, since either step can undo the other: KELVIN SIGN is composed to K, and some letters grow when lowered.
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+    return "" if whole_domain else fold(address.local_part), fold(address.domain)

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from smtpfw.backends.mux.lmtp import deliver_each, lmtp_hook
-from smtpfw.backends.mux.routes import Routes
+from smtpfw.backends.mux.routing import Routing
 from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.two_phase import TwoPhaseDelivery
 from smtpfw.errors import MailboxUnavailable, TooManyRecipients, TryAgainLater
@@ -43,7 +43,7 @@ class MuxSession:
 
     _log = Logger()
 
-    def __init__(self, routes: Routes, connection: IConnection) -> None:
+    def __init__(self, routes: Routing, connection: IConnection) -> None:
         self._routes = routes
         self._connection = connection
         # In the order in which they were first needed; by identity, for a backend may be equal to another.
@@ -66,7 +66,7 @@ class MuxSession:
         """
         Whatever the target of this recipient answers.
 
-        :raises MailboxUnavailable: when no route fits.
+        :raises SMTPError: when no route fits, or the one that does refuses.
         :raises TooManyRecipients: when this target's delivery cannot be taken back, and that of another one in this
             transaction cannot either; the client sends to this one in a transaction of its own.
         """
@@ -106,7 +106,7 @@ class MuxSession:
         """
         Whatever the target of this address answers; without a domain, or a target that can verify, "cannot".
 
-        :raises MailboxUnavailable: when no route fits.
+        :raises SMTPError: when no route fits, or the one that does refuses.
         """
         try:
             address = Address.parse(text.removeprefix("<").removesuffix(">"))
@@ -133,7 +133,7 @@ class MuxSession:
             target.logout(reason)
 
     def _target_of(self, recipient: Address) -> Target:
-        backend = self._routes.find(recipient, self._connection.hostname)
+        backend = self._routes.find(recipient, self._connection.hostname, self._connection)
         if backend is None:
             raise MailboxUnavailable
         target = self._targets.get(id(backend))
