@@ -7,7 +7,7 @@ Every mistake is noted with its line, and the rest is read all the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from smtpfw.config import schema
 from smtpfw.config.places import Place, Problems
@@ -109,11 +109,11 @@ class _Reader:
             logins=self._logins(raw, (*path, "login")),
             networks=tuple(text for text, _ in self._strings(raw, (*path, "network"))) if "network" in raw else None,
             deliver=self._text(raw, (*path, "deliver")),
-            reject=self._text(raw, (*path, "reject")),
+            reject=raw.get("reject") is True or self._text(raw, (*path, "reject")),
             discard=self._flag(raw, (*path, "discard")),
         )
 
-    def _logins(self, raw: Mapping[str, Any], path: KeyPath) -> bool | tuple[str, ...] | None:
+    def _logins(self, raw: Mapping[str, Any], path: KeyPath) -> Literal[True] | tuple[str, ...] | None:
         if raw.get("login") is True:
             return True
         return tuple(text for text, _ in self._strings(raw, path)) if "login" in raw else None

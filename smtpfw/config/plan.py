@@ -260,7 +260,8 @@ class _Planner:
         if listen.routes is None:
             delivery = self._deliveries.get(listen.deliver)
             return None if delivery is None else delivery.backend
-        return backend_of_routes(listen, self._tree.deliver, self._deliveries, listeners, self._problems)
+        broken = [name for name in self._tree.deliver if name not in self._deliveries]
+        return backend_of_routes(listen, self._deliveries, broken, listeners, self._problems)
 
 
 def _place_of_tls(settings: Values, text: str) -> Place:

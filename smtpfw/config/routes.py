@@ -5,23 +5,97 @@ Routes of a listener: from what was written to a backend that knows where each r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from ipaddress import ip_address
+from typing import Any, Protocol
 
+from smtpfw.backends.mux import DISCARD, MuxBackend, Reject, Route, RouteList
 from smtpfw.config.listeners import Listener
 from smtpfw.config.places import Problems
-from smtpfw.config.tree import ListenTree, Text
+from smtpfw.config.settings import nearest
+from smtpfw.config.strings import parse_description
+from smtpfw.config.tree import ListenTree, RouteTree
+from smtpfw.interfaces import IBackend
 
-if TYPE_CHECKING:
-    from smtpfw.interfaces import IBackend
+__all__ = ["Named", "backend_of_routes", "trusted_by_default"]
 
-__all__ = ["backend_of_routes"]
+#: Where the clients of a listener on loopback come from.
+_LOOPBACK = ("127.0.0.0/8", "::1")
+
+
+class Named(Protocol):
+    """A place to deliver to."""
+
+    @property
+    def backend(self) -> IBackend: ...
 
 
 def backend_of_routes(
     listen: ListenTree,
-    written: Mapping[str, Text],
-    deliveries: Mapping[str, Any],
+    deliveries: Mapping[str, Named],
+    broken: Sequence[str],
     listeners: Sequence[Listener],
     problems: Problems,
 ) -> IBackend | None:
-    raise NotImplementedError
+    """
+    Make what a listener gives its mail to.
+
+    :param deliveries: name -> where mail can go.
+    :param broken: names of those that could not be made, which has been told already.
+    :return: None if something is wrong.
+    """
+    routes = [_route(route, deliveries, broken, problems) for route in listen.routes or ()]
+    if not routes or None in routes:
+        return None
+    trusted = trusted_by_default(listeners) if listen.trusted is None else listen.trusted
+    with problems.at(listen.place):
+        found = RouteList(
+            [route for route in routes if route is not None], trusted=trusted, auth=listen.auth is not None
+        )
+        for sentence in found.problems():
+            problems.add(listen.place.within("routes"), sentence)
+        return MuxBackend(found, owns_targets=False)
+    return None
+
+
+def _route(
+    route: RouteTree, deliveries: Mapping[str, Named], broken: Sequence[str], problems: Problems
+) -> Route | None:
+    outcome: Any
+    if route.deliver:
+        found = deliveries.get(route.deliver)
+        if found is None:
+            if route.deliver not in broken:
+                known = nearest(route.deliver, deliveries)
+                problems.add(route.place, f"there is no {route.deliver!r} in [deliver]{known}")
+            return None
+        outcome = found.backend
+    else:
+        outcome = DISCARD
+    with problems.at(route.place):
+        if route.reject:
+            outcome = Reject() if route.reject is True else Reject(route.reject)
+        return Route(route.to, outcome, logins=route.logins, networks=route.networks)
+    return None
+
+
+def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
+    """Loopback, if clients can come from nowhere else."""
+    kinds = {_kind(listener) for listener in listeners}
+    return _LOOPBACK if "loopback" in kinds and kinds <= {"loopback", "unix"} else ()
+
+
+def _kind(listener: Listener) -> str:
+    description = parse_description(listener.endpoint)
+    if description.prefix == "unix":
+        return "unix"
+    interface = description.named.get("interface", "".join(description.positional[1:2]))
+    internet = description.prefix in ("tcp", "tcp6", "ssl")
+    return "loopback" if internet and _is_loopback(interface) else "elsewhere"
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        # A name may mean anything, but for this one (RFC 6761 section 6.3).
+        return interface == "localhost"

@@ -45,7 +45,7 @@ _OF_BOTH = _same("hostname", "tls", "client_ca", "require_client_certificate")
 
 SERVICE = TableSchema(
     "",
-    {**_OF_BOTH, **_same("python_path", "grace")},
+    {**_OF_BOTH, **_same("python_path", "grace", "workers", "user", "group", "umask")},
     {
         "auth": "a table of who may authenticate: a name of yours, and a checker as --auth takes it",
         "deliver": "a table of where mail can go: a name of yours, and a backend as --backend takes it, or a table "
@@ -86,7 +86,7 @@ ROUTE = TableSchema(
         "login": "true for clients that have authenticated, or their names",
         "network": "networks of clients",
         "deliver": "a name in `[deliver]`",
-        "reject": "the text of a refusal, 550 5.7.1 unless it begins with codes of its own",
+        "reject": "true, or the text of a refusal: 550 5.7.1 unless it begins with codes of its own",
         "discard": "true: mail is accepted and thrown away",
     },
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from smtpfw.config.places import Place
 from smtpfw.config.settings import BY_NAME
@@ -97,16 +97,16 @@ class RouteTree:
     :ivar logins: None for anybody, True for who has authenticated, or names.
     :ivar networks: None for any.
     :ivar deliver: the name of where it leads to; empty for the two others.
-    :ivar reject: the reply.
+    :ivar reject: the reply; True for one of ours.
     :ivar discard: whether mail ends here.
     """
 
     place: Place
     to: tuple[str, ...] = ("*",)
-    logins: bool | tuple[str, ...] | None = None
+    logins: Literal[True] | tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
     deliver: str = ""
-    reject: str = ""
+    reject: str | bool = ""
     discard: bool = False
 
 
