@@ -3,7 +3,20 @@ TLS of both sides: contexts from PEM files, and what a live connection says of i
 """
 
 from smtpfw.tls.client import client_context, name_verified
-from smtpfw.tls.server import server_context
+from smtpfw.tls.server import ServerTLS, TLSPolicy, server_context
 from smtpfw.tls.state import channel_bindings, tls_state
+from smtpfw.tls.store import CertificateStore, Reloaded
+from smtpfw.tls.watching import Watcher
 
-__all__ = ["channel_bindings", "client_context", "name_verified", "server_context", "tls_state"]
+__all__ = [
+    "CertificateStore",
+    "Reloaded",
+    "ServerTLS",
+    "TLSPolicy",
+    "Watcher",
+    "channel_bindings",
+    "client_context",
+    "name_verified",
+    "server_context",
+    "tls_state",
+]

@@ -30,24 +30,45 @@ class Transport:
 
 
 def handshake(
-    context: CertificateOptions, client: ssl.SSLContext, session: ssl.SSLSession | None = None
+    context: Any, client: ssl.SSLContext, session: ssl.SSLSession | None = None, name: str | None = "localhost"
 ) -> tuple[SSL.Connection, ssl.SSLObject]:
-    """Shake hands in memory, then say one octet, so that the client gets its tickets."""
-    server = SSL.Connection(context.getContext(), None)
-    server.set_accept_state()
+    """
+    Shake hands in memory, then say one octet, so that the client gets its tickets.
+
+    :param context: of a server, or what makes its connections.
+    :param name: what the client asks for.
+    """
+    server = connection_of(context)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    peer = client.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
-    for step in (peer.do_handshake, server.do_handshake, peer.do_handshake, server.do_handshake):
-        with contextlib.suppress(ssl.SSLWantReadError, SSL.WantReadError):
-            step()
-        _carry(server, to_client, to_server)
-    server.send(b"x")
-    _carry(server, to_client, to_server)
-    assert peer.read(1) == b"x"
+    peer = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+    shake(server, peer, to_client, to_server)
     return server, peer
 
 
-def _carry(server: SSL.Connection, to_client: ssl.MemoryBIO, to_server: ssl.MemoryBIO) -> None:
+def connection_of(context: Any) -> SSL.Connection:
+    """The server's side of a connection that begins."""
+    if isinstance(context, CertificateOptions):
+        server = SSL.Connection(context.getContext(), None)
+    else:
+        server = context.serverConnectionForTLS(None)
+    server.set_accept_state()
+    return server
+
+
+def shake(server: SSL.Connection, peer: ssl.SSLObject, to_client: ssl.MemoryBIO, to_server: ssl.MemoryBIO) -> None:
+    """Bring a handshake to its end, wherever it is; then say one octet."""
+    # One round more than a handshake has in which the client must repeat its hello.
+    for step in (peer.do_handshake, server.do_handshake) * 3:
+        with contextlib.suppress(ssl.SSLWantReadError, SSL.WantReadError):
+            step()
+        carry(server, to_client, to_server)
+    server.send(b"x")
+    carry(server, to_client, to_server)
+    assert peer.read(1) == b"x"
+
+
+def carry(server: SSL.Connection, to_client: ssl.MemoryBIO, to_server: ssl.MemoryBIO) -> None:
+    """Let both sides have what the other has sent."""
     if to_server.pending:
         server.bio_write(to_server.read())
     with contextlib.suppress(SSL.WantReadError):

@@ -39,6 +39,18 @@ def test_tls_before_1_2_is_refused(tmp_path: Path) -> None:
         handshake(server_context(str(write_pair(tmp_path))), client)
 
 
+def test_tls_1_3_may_be_the_minimum(tmp_path: Path) -> None:
+    context = server_context(str(write_pair(tmp_path)), minimum_version="1.3")
+    handshake(context, any_client(ssl.TLSVersion.TLSv1_3))
+    with pytest.raises((ssl.SSLError, SSL.Error)):
+        handshake(context, any_client(ssl.TLSVersion.TLSv1_2))
+
+
+def test_another_minimum_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^1\.1: the minimum version of TLS is 1\.2 or 1\.3$"):
+        server_context(str(write_pair(tmp_path)), minimum_version="1.1")
+
+
 class TestClientCertificates:
     @pytest.fixture
     def authority(self) -> Authority:
