@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,16 +24,15 @@ from twisted.python.failure import Failure
 
 from smtpfw.config.places import Place
 from smtpfw.config.settings import nearest
-from smtpfw.config.sockets import Binder, BoundSocket, Switch
+from smtpfw.config.sockets import Binder, BoundSocket, Inheritor, Switch
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
 from smtpfw.wire.config import LMTP, SMTP
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IProtocolFactory
-    from twisted.internet.ssl import CertificateOptions
+    from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
 
-__all__ = ["Listener", "Seat", "bind_all", "parse_listener"]
+__all__ = ["Listener", "Seat", "adopt", "bind_all", "parse_listener"]
 
 _NOWHERE = Place("listen")
 
@@ -105,9 +103,9 @@ def bind_all(
     listeners: tuple[Listener, ...],
     factory: IProtocolFactory,
     reactor: object,
-    tls: CertificateOptions | None,
+    tls: IOpenSSLServerConnectionCreator | None,
     protocol: str = SMTP,
-    kept: Mapping[str, BoundSocket] | None = None,
+    kept: dict[str, list[BoundSocket]] | None = None,
 ) -> list[Seat]:
     """
     Bind a socket for each listener, all or none.
@@ -115,26 +113,32 @@ def bind_all(
     :param factory: serves all of them; for implicit TLS it is wrapped.
     :param tls: the context of implicit TLS.
     :param protocol: what is spoken there.
-    :param kept: endpoint -> a socket that is bound already.
+    :param kept: endpoint -> sockets that are bound already; those that are used are taken out.
     :raises ConfigError: one line that names the listener and says what to do.
     """
-    kept = kept or {}
+    kept = kept if kept is not None else {}
     seats: list[Seat] = []
+    new: list[BoundSocket] = []
     try:
         for listener in listeners:
-            bound = kept.get(listener.endpoint) or _bind(listener, reactor)
+            if kept.get(listener.endpoint):
+                bound = kept[listener.endpoint].pop(0)
+            else:
+                bound = _listen(listener, Binder(reactor))
+                new.append(bound)
             seats.append((bound, _with_tls(listener, factory, tls)))
             if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
                 raise listener.error("LMTP must not be served on port 25 (RFC 2033 section 5); choose another one")
     except BaseException:
-        for bound, _ in seats:
-            if bound.endpoint not in kept:
-                bound.discard()
+        for bound in new:
+            bound.discard()
         raise
     return seats
 
 
-def _with_tls(listener: Listener, factory: IProtocolFactory, tls: CertificateOptions | None) -> IProtocolFactory:
+def _with_tls(
+    listener: Listener, factory: IProtocolFactory, tls: IOpenSSLServerConnectionCreator | None
+) -> IProtocolFactory:
     if not listener.implicit_tls:
         return factory
     if tls is None:
@@ -143,8 +147,23 @@ def _with_tls(listener: Listener, factory: IProtocolFactory, tls: CertificateOpt
     return wrapped
 
 
-def _bind(listener: Listener, reactor: object) -> BoundSocket:
-    binder = Binder(reactor)
+def adopt(listener: Listener, sock: socket.socket, reactor: object) -> BoundSocket:
+    """
+    The socket of a listener, where another process has bound it.
+
+    :raises ConfigError: as :func:`bind_all`.
+    """
+    inheritor = Inheritor(reactor, sock)
+    if parse_description(listener.endpoint).prefix != "systemd":
+        return _listen(listener, inheritor)
+    # Twisted would look for what systemd has passed to us.
+    switch = Switch()
+    bound = inheritor.adoptStreamPort(sock.fileno(), sock.family, switch)
+    bound.endpoint, bound.switch = listener.endpoint, switch
+    return bound
+
+
+def _listen(listener: Listener, binder: Binder) -> BoundSocket:
     switch = Switch()
     outcome: list[object] = []
     try:

@@ -14,6 +14,7 @@ Rule 3: nothing in a line can begin another, or move the cursor of who reads it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -23,14 +24,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, formatTime
-from twisted.python.logfile import LogFile
+from twisted.python import logfile
 from zope.interface import implementer
 
 from smtpfw.config.settings import BY_NAME
 from smtpfw.errors import ConfigError
 from smtpfw.wire.transcript import printable
 
-__all__ = ["LineFile", "Observer", "ProtocolLog", "format_json", "format_text", "make_observer", "make_protocol_log"]
+__all__ = [
+    "LineFile",
+    "LogFile",
+    "Observer",
+    "ProtocolLog",
+    "format_json",
+    "format_text",
+    "make_observer",
+    "make_protocol_log",
+    "make_worker_observer",
+    "shared_protocol_log",
+]
 
 #: What twistd takes when a daemon is told nothing.
 _DEFAULT_FILE = "twistd.log"
@@ -67,6 +79,10 @@ class Descriptor:
         self._descriptor = descriptor
         self._torn = False
 
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
     def write(self, octets: bytes) -> None:
         """
         Write it all.
@@ -81,6 +97,31 @@ class Descriptor:
                 written += os.write(self._descriptor, octets[written:] if written else octets)
         finally:
             self._torn = written < len(octets) if written else self._torn
+
+
+class LogFile(logfile.LogFile):
+    """
+    twistd's kind of log file, which several processes can write to: each line goes to its end.
+
+    :ivar reopened: called with the descriptor when another file has been begun.
+    """
+
+    reopened: Callable[[int], None] | None = None
+
+    def fileno(self) -> int:
+        """The descriptor of the file that is written to now."""
+        return self._file.fileno()
+
+    def shouldRotate(self) -> bool:
+        """Whether it is as long as it may be, by what all have written."""
+        return bool(self.rotateLength) and os.fstat(self.fileno()).st_size >= self.rotateLength
+
+    def _openFile(self) -> None:
+        super()._openFile()
+        flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
+        if self.reopened is not None:
+            self.reopened(self.fileno())
 
 
 class Clock:
@@ -149,6 +190,8 @@ def format_text(event: LogEvent) -> str:
     when = event.get("log_time")
     system = event.get("log_system")
     shown = f"{event.get('log_namespace', '-')}#{_level(event)}" if system is None else printable(_as_text(system))
+    if "worker" in event:
+        shown = f"{shown} worker={event['worker']}"
     return f"{'-' if when is None else _local.show(int(when))} [{shown}] {text}\n"
 
 
@@ -162,8 +205,8 @@ def format_json(event: LogEvent) -> str:
     """
     An event as one object of JSON, in ASCII and without control characters.
 
-    First ``time`` (UTC, with milliseconds), ``level``, ``namespace``, ``event`` if it has a name, and ``message``, the
-    text; then the fields of the event; ``traceback`` in the end if there is one. A value that JSON does not know
+    First ``time`` (UTC, with milliseconds), ``level``, ``namespace``, ``worker``, its number, if one of several says
+    it, ``event`` if it has a name, and ``message``, the text; then the fields of the event; ``traceback`` in the end if there is one. A value that JSON does not know
     becomes a text.
 
     :return: a line with its end; empty for an event that says nothing.
@@ -178,8 +221,9 @@ def format_json(event: LogEvent) -> str:
         "level": _level(event),
         "namespace": _as_text(event.get("log_namespace", "-")),
     }
-    if "event" in event:
-        record["event"] = event["event"]
+    for name in ("worker", "event"):
+        if name in event:
+            record[name] = event[name]
     record["message"] = text
     left_out = _LEGACY if event.get("log_namespace") == "log_legacy" else ()
     for name, value in event.items():
@@ -212,14 +256,21 @@ class Observer:
     :param write: takes octets, or raises OSError.
     :param format: makes the line, with its end; an empty one is not written.
     :param level: events below it are left out.
+    :param worker: the number of the process, if several write to the same place; it becomes a field of each event.
+
+    :ivar destination: where it goes, if other processes may write there, too.
     """
+
+    destination: LogFile | Descriptor | None = None
 
     def __init__(
         self,
         write: Callable[[bytes], object],
         format: Callable[[LogEvent], str] = format_text,
         level: Any = LogLevel.info,
+        worker: int = 0,
     ) -> None:
+        self._worker = worker
         self._format = format
         self._left_out = frozenset(other for other in LogLevel.iterconstants() if other < level)
         self._file = LineFile(write, self._complain)
@@ -227,6 +278,8 @@ class Observer:
     def __call__(self, event: LogEvent) -> None:
         if event.get("log_level") in self._left_out:
             return
+        if self._worker:
+            event = {**event, "worker": self._worker}
         line = self._format(event)
         if line:
             self._file.put(line)
@@ -252,8 +305,8 @@ def make_observer(values: Mapping[str, Any], twistd: Mapping[str, Any] | None) -
     :return: None if whoever runs us has an observer of its own.
     :raises ConfigError: if it has one, and we would have to write otherwise; or if the file can't be opened.
     """
-    write = None if twistd is None else _destination(twistd)
-    if write is None:
+    destination = None if twistd is None else _destination(twistd)
+    if destination is None:
         for name in ("log_format", "log_level"):
             setting = BY_NAME[name]
             if values[name] != setting.default:
@@ -262,10 +315,28 @@ def make_observer(values: Mapping[str, Any], twistd: Mapping[str, Any] | None) -
                     "its --logger and --syslog have formats of their own"
                 )
         return None
-    return Observer(write, FORMATS[values["log_format"]], LogLevel.levelWithName(values["log_level"]))
+    return _observer(values, destination)
 
 
-def _destination(twistd: Mapping[str, Any]) -> Callable[[bytes], object] | None:
+def make_worker_observer(values: Mapping[str, Any], descriptor: int, worker: int) -> Observer:
+    """
+    What writes the log of a worker.
+
+    :param values: as for :func:`make_observer`.
+    :param descriptor: where the process that watches over it writes to.
+    :param worker: its number.
+    """
+    return _observer(values, Descriptor(descriptor), worker)
+
+
+def _observer(values: Mapping[str, Any], destination: LogFile | Descriptor, worker: int = 0) -> Observer:
+    level = LogLevel.levelWithName(values["log_level"])
+    observer = Observer(destination.write, FORMATS[values["log_format"]], level, worker)
+    observer.destination = destination
+    return observer
+
+
+def _destination(twistd: Mapping[str, Any]) -> LogFile | Descriptor | None:
     """The file or the terminal that twistd would write to; None if it would do something else."""
     if "nodaemon" not in twistd or twistd.get("logger") or twistd.get("syslog"):
         return None
@@ -274,19 +345,18 @@ def _destination(twistd: Mapping[str, Any]) -> Callable[[bytes], object] | None:
         # A daemon has no terminal; twistd says so.
         return _stdout() if foreground else None
     try:
-        file: Any = LogFile.fromFullPath(name or _DEFAULT_FILE)
+        file: LogFile = LogFile.fromFullPath(name or _DEFAULT_FILE)
     except OSError as error:
         raise ConfigError(f"--logfile {name or _DEFAULT_FILE}: {error.strerror}") from None
     _rotate_on_signal(file)
-    write: Callable[[bytes], object] = file.write
-    return write
+    return file
 
 
-def _stdout() -> Callable[[bytes], object] | None:
+def _stdout() -> Descriptor | None:
     try:
         # What was printed so far comes first.
         sys.stdout.flush()
-        return Descriptor(sys.stdout.fileno()).write
+        return Descriptor(sys.stdout.fileno())
     except (AttributeError, OSError, ValueError):
         # It is closed, or something that somebody has put in its place.
         return None
@@ -310,7 +380,11 @@ class ProtocolLog:
 
     :param write: takes octets, or raises OSError.
     :param now: the time, in seconds since 1970.
+
+    :ivar descriptor: of the file, if other processes may write there, too.
     """
+
+    descriptor: int | None = None
 
     def __init__(self, write: Callable[[bytes], object], now: Callable[[], float] = time.time) -> None:
         self._now = now
@@ -338,10 +412,17 @@ def make_protocol_log(path: str | None, twistd: Mapping[str, Any] | None) -> Pro
     if path == "stderr":
         if twistd is not None and not twistd.get("nodaemon", True):
             raise ConfigError("--protocol-log stderr: a daemon has none; give a file, or twistd its -n")
-        return ProtocolLog(Descriptor(sys.stderr.fileno()).write)
+        return shared_protocol_log(sys.stderr.fileno())
     try:
         # Who writes to whom is nobody else's business.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"--protocol-log {path}: {error.strerror}") from None
-    return ProtocolLog(Descriptor(descriptor).write)
+    return shared_protocol_log(descriptor)
+
+
+def shared_protocol_log(descriptor: int) -> ProtocolLog:
+    """The protocol log in a file that is open already, for several processes perhaps."""
+    log = ProtocolLog(Descriptor(descriptor).write)
+    log.descriptor = descriptor
+    return log

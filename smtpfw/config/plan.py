@@ -15,25 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string, without_secrets
 from smtpfw.config.backends import BUILT_IN, backend_from_string, backend_from_table
+from smtpfw.config.certificates import Stores, StoresOfPlan
 from smtpfw.config.checks import check_from_string
 from smtpfw.config.listeners import Listener, parse_listener
-from smtpfw.config.places import Place, Problems
+from smtpfw.config.places import Problems
 from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
-from smtpfw.config.strings import split_words
 from smtpfw.config.tree import ListenTree, ServiceTree, Values
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.policies import RequireAuth, SenderBelongsToLogin
 from smtpfw.sasl import STANDARD as STANDARD_MECHANISMS
 from smtpfw.sasl.plugins import available_mechanisms
-from smtpfw.tls import server_context
+from smtpfw.tls import CertificateStore
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-    from twisted.internet.ssl import CertificateOptions
+    from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 
     from smtpfw.interfaces import IBackend, ICheck
 
@@ -72,7 +71,7 @@ class ListenPlan:
     listeners: tuple[Listener, ...]
     backend: IBackend
     config: ServerConfig
-    tls: CertificateOptions | None
+    tls: IOpenSSLServerConnectionCreator | None
     extensions: tuple[Extension, ...] = STANDARD
     checks: tuple[ICheck, ...] = ()
 
@@ -90,11 +89,13 @@ class ServicePlan:
     :ivar listen: its listeners.
     :ivar deliveries: where mail can go, each once.
     :ivar settings: those of the whole process: what is logged, say.
+    :ivar stores: the certificates that are shown.
     """
 
     listen: tuple[ListenPlan, ...]
     deliveries: tuple[Delivery, ...]
     settings: Values
+    stores: tuple[CertificateStore, ...] = ()
 
     @property
     def grace(self) -> float:
@@ -103,23 +104,29 @@ class ServicePlan:
         return seconds
 
 
-def make_plan(tree: ServiceTree, reactor: IReactorTime, problems: Problems | None = None) -> ServicePlan:
+def make_plan(
+    tree: ServiceTree,
+    reactor: IReactorTime,
+    problems: Problems | None = None,
+    stores: StoresOfPlan | None = None,
+) -> ServicePlan:
     """
     Make a plan.
 
     :param reactor: for checks that need the time.
     :param problems: what is known to be wrong already.
+    :param stores: certificates of the plan before.
     :raises ConfigError: a line for each thing that is wrong: where it stands, and what to do.
     """
-    return _Planner(tree, reactor, problems or Problems()).plan()
+    return _Planner(tree, reactor, problems or Problems(), stores or Stores().begin()).plan()
 
 
 class _Planner:
-    def __init__(self, tree: ServiceTree, reactor: IReactorTime, problems: Problems) -> None:
+    def __init__(self, tree: ServiceTree, reactor: IReactorTime, problems: Problems, stores: StoresOfPlan) -> None:
         self._tree = tree
         self._reactor = reactor
         self._problems = problems
-        self._contexts: dict[Any, CertificateOptions | None] = {}
+        self._stores = stores
         self._deliveries: dict[str, Delivery] = {}
 
     def plan(self) -> ServicePlan:
@@ -136,6 +143,7 @@ class _Planner:
             listen=tuple(plan for plan in plans if plan is not None),
             deliveries=tuple(self._deliveries.values()),
             settings=tree.settings,
+            stores=tuple(self._stores.used.values()),
         )
 
     def _listen(self, listen: ListenTree) -> ListenPlan | None:
@@ -172,7 +180,7 @@ class _Planner:
             return ServerConfig(**server)
         return None
 
-    def _tls(self, settings: Values) -> CertificateOptions | None:
+    def _tls(self, settings: Values) -> IOpenSSLServerConnectionCreator | None:
         problems, text = self._problems, settings["tls"]
         if settings["require_client_certificate"] and not settings["client_ca"]:
             problems.add(
@@ -187,12 +195,15 @@ class _Planner:
                         "there is no certificate of our own to offer; give tls, --tls CERT[:KEY]",
                     )
             return None
-        key = (text, settings["client_ca"], settings["require_client_certificate"])
-        if key not in self._contexts:
-            self._contexts[key] = None
-            with problems.at(_place_of_tls(settings, text)):
-                self._contexts[key] = _make_tls(*key)
-        return self._contexts[key]
+        with problems.at(settings.place_of("tls")):
+            store = self._stores.of(text, settings["hostname"] or default_hostname())
+            with problems.at(settings.place_of("client_ca")):
+                return store.listener(
+                    minimum_version=settings["tls_minimum_version"],
+                    client_ca=settings["client_ca"],
+                    require_client_certificate=settings["require_client_certificate"],
+                )
+        return None
 
     def _extensions(self, listen: ListenTree, settings: Values) -> tuple[Extension, ...]:
         left_out = {keyword.upper() for keyword in listen.without}
@@ -262,17 +273,6 @@ class _Planner:
             return None if delivery is None else delivery.backend
         broken = [name for name in self._tree.deliver if name not in self._deliveries]
         return backend_of_routes(listen, self._deliveries, broken, listeners, self._problems)
-
-
-def _place_of_tls(settings: Values, text: str) -> Place:
-    return settings.place_of("tls")
-
-
-def _make_tls(text: str, client_ca: str | None, require_client_certificate: bool) -> CertificateOptions:
-    words = split_words(text)
-    if len(words) > 2 or not all(words):
-        raise ConfigError(f"{text}: write CERT or CERT:KEY; a colon in a path takes a backslash before it")
-    return server_context(*words, client_ca=client_ca, require_client_certificate=require_client_certificate)
 
 
 def _extend_path(folders: tuple[str, ...]) -> None:

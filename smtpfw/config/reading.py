@@ -18,17 +18,18 @@ __all__ = ["read_tree"]
 _BESIDE = frozenset(name for table in (schema.SERVICE, schema.LIMITS, schema.LOG) for name in table.settings.values())
 
 
-def read_tree(options: ServerOptions) -> tuple[ServiceTree, Problems]:
+def read_tree(options: ServerOptions, octets: bytes | None = None) -> tuple[ServiceTree, Problems]:
     """
     Read the configuration.
 
+    :param octets: what stands in the file, where that is known already.
     :return: the tree, and what is known to be wrong with it.
     :raises ConfigError: if there is no file, or it is no TOML.
     """
     problems = Problems()
     if not options["config"]:
         return tree_of_options(options), problems
-    tree = tree_of_file(read_toml(options["config"]), problems)
+    tree = tree_of_file(read_toml(options["config"], octets), problems)
     for name in options.given:
         place = Place(f"--{BY_NAME[name].option}")
         if name in _BESIDE:

@@ -41,7 +41,7 @@ def _same(*names: str) -> dict[str, str]:
 
 _LIMITS = [setting.name for title in ("Limits", "Time limits") for setting in SETTINGS[title]]
 
-_OF_BOTH = _same("hostname", "tls", "client_ca", "require_client_certificate")
+_OF_BOTH = _same("hostname", "tls", "tls_minimum_version", "client_ca", "require_client_certificate")
 
 SERVICE = TableSchema(
     "",

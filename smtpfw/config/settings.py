@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,10 +61,27 @@ def _parse_word(text: str, *words: str) -> str:
     return text
 
 
+def _parse_workers(text: str) -> int:
+    number = units.parse_count(text)
+    if not 1 <= number <= MAX_WORKERS:
+        raise ValueError(f"{text!r} is no number of workers; write 1 to {MAX_WORKERS}")
+    return number
+
+
+def _parse_umask(text: str) -> int:
+    if re.fullmatch("[0-7]{1,4}", text) is None or int(text, 8) > 0o777:
+        raise ValueError(f"{text!r} is no umask; write three octal digits, as 027")
+    return int(text, 8)
+
+
 def _parse_text(text: str) -> str:
     if not text:
         raise ValueError("it is empty")
     return text
+
+
+#: More than any machine has use for: a number with too many digits should start no thousand processes.
+MAX_WORKERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +137,17 @@ HOSTNAME = Kind("NAME", _parse_hostname)
 PROTOCOL = Kind("NAME", _parse_protocol)
 PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
 FLAG = Kind("", bool)
+WORKERS = Kind("N", _parse_workers, plain=(int,))
+# A number of TOML would be taken for a decimal one.
+UMASK = Kind("MASK", _parse_umask, lambda mask: f"{mask:03o}")
+ACCOUNT = Kind("NAME", _parse_text, plain=(int,))
 LISTENER = Kind("ENDPOINT", _parse_text)
 BACKEND = Kind("BACKEND", _parse_text)
 CHECKER = Kind("CHECKER", _parse_text)
 CHECK = Kind("CHECK", _parse_text)
 WORDS = Kind("NAMES", _parse_text)
 CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
+TLS_VERSION = Kind("VERSION", lambda text: _parse_word(text, "1.2", "1.3"), plain=(float,))
 CERTIFICATE_FILE = Kind("FILE", _parse_text)
 LOG_FORMAT = Kind("NAME", lambda text: _parse_word(text, "text", "json"))
 LOG_LEVEL = Kind("NAME", lambda text: _parse_word(text, "debug", "info", "warn", "error", "critical"))
@@ -234,7 +257,13 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
     ),
     "Name, TLS and manners": (
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
-        Setting("tls", CERTIFICATE, "PEM file with certificate, chain and key, or two files; offers STARTTLS"),
+        Setting(
+            "tls",
+            CERTIFICATE,
+            "PEM file with certificate, chain and key, or two files, or a folder with a pair for each name; offers "
+            "STARTTLS. Files are read again when they change",
+        ),
+        Setting("tls_minimum_version", TLS_VERSION, "refuse older TLS: 1.2 or 1.3", given="1.2"),
         Setting(
             "client_ca", CERTIFICATE_FILE, "ask for client certificates, signed by one of these; for AUTH EXTERNAL"
         ),
@@ -278,6 +307,18 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("session_timeout", TIME, "for a whole connection", zero="no limit"),
         Setting("write_timeout", TIME, "for a client that does not read our replies", zero="no limit"),
         Setting("grace", TIME, "how long a stop waits for messages under way", given=30.0, zero="do not wait"),
+    ),
+    "The process": (
+        Setting(
+            "workers",
+            WORKERS,
+            "processes that share the connections; with 2 or more another one watches over them. Each has its share of "
+            "the limits",
+            given=1,
+        ),
+        Setting("user", ACCOUNT, "serve as this user, once all sockets are bound; for who starts as root"),
+        Setting("group", ACCOUNT, "and as this group, instead of the user's own"),
+        Setting("umask", UMASK, "permissions that new files never have"),
     ),
     "What is logged": (
         Setting("log_format", LOG_FORMAT, "how a line of the log looks: text, or json", given="text"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from smtpfw.errors import ConfigError
 
-__all__ = ["KeyPath", "TOMLFile", "read_toml"]
+__all__ = ["KeyPath", "TOMLFile", "read_octets", "read_toml"]
 
 #: How a value is reached: keys, and numbers of elements of arrays, from 0.
 KeyPath = tuple[str | int, ...]
@@ -58,11 +58,11 @@ class TOMLFile:
         return self._lines.get(path, 1)
 
 
-def read_toml(name: str) -> TOMLFile:
+def read_octets(name: str) -> bytes:
     """
-    Read a file.
+    What stands in a file.
 
-    :raises ConfigError: one line that says why it can't be read, or where it is no TOML.
+    :raises ConfigError: one line that says why it can't be read.
     """
     try:
         octets = Path(name).read_bytes()
@@ -72,6 +72,18 @@ def read_toml(name: str) -> TOMLFile:
         ) from None
     if len(octets) > MAX_BYTES:
         raise ConfigError(f"{name}: it has more than {MAX_BYTES} octets; is it a configuration?")
+    return octets
+
+
+def read_toml(name: str, octets: bytes | None = None) -> TOMLFile:
+    """
+    Read a file.
+
+    :param octets: what stands in it, where that is known already.
+    :raises ConfigError: one line that says why it can't be read, or where it is no TOML.
+    """
+    if octets is None:
+        octets = read_octets(name)
     try:
         return TOMLFile(name, octets.decode())
     except UnicodeDecodeError as error:

@@ -95,6 +95,13 @@ class Concurrency(Check):
         if not self._counts[kind, key]:
             del self._counts[kind, key]
 
+    def share(self, workers: int) -> Concurrency:
+        """Its like for one of several processes that count each for themselves: a part of each limit, rounded up."""
+        limits = {kind: -(-limit // workers) for kind, limit in self.limits.items()}
+        return Concurrency(
+            ipv4_prefix=self._grouping.ipv4_prefix, ipv6_prefix=self._grouping.ipv6_prefix, **limits
+        )
+
     def describe(self) -> str:
         """What it does, in words."""
         limits = ", ".join(f"{limit} of {self._grouping.describe(kind)}" for kind, limit in self.limits.items())

@@ -8,7 +8,7 @@ refuses is not counted, so who tries again and again gets its rate all the same.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -92,6 +92,7 @@ class RateLimit(Check):
         if max_keys < 1:
             raise ValueError(f"max_keys: {max_keys} is below 1")
         self._clock = clock
+        self._max_keys = max_keys
         self._grouping = Grouping(ipv4_prefix, ipv6_prefix)
         self._buckets = {kind: Buckets(*rate, max_keys) for kind, rate in self.rates.items()}
 
@@ -122,6 +123,18 @@ class RateLimit(Check):
             taken.append((buckets, key))
         for buckets, key in taken:
             buckets.take(key, now)
+
+    def share(self, workers: int) -> RateLimit:
+        """Its like for one of several processes that count each for themselves: a part of each rate, rounded up."""
+        rates: dict[str, Any] = {kind: (-(-number // workers), time) for kind, (number, time) in self.rates.items()}
+        return RateLimit(
+            clock=self._clock,
+            count=self.count,
+            ipv4_prefix=self._grouping.ipv4_prefix,
+            ipv6_prefix=self._grouping.ipv6_prefix,
+            max_keys=self._max_keys,
+            **rates,
+        )
 
     def describe(self) -> str:
         """What it does, in words."""

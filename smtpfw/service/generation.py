@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred, succeed
 from twisted.logger import Logger
 
 from smtpfw.config import ServicePlan
+from smtpfw.config.describing import describe_running
 from smtpfw.config.listeners import Seat, bind_all
 from smtpfw.config.plan import Delivery
 from smtpfw.config.sockets import BoundSocket
@@ -65,7 +66,11 @@ class Generation:
             serving whom they serve until :meth:`take_over`.
         :raises ConfigError: naming the listener that can't be had; no new socket is left open then.
         """
-        kept = {bound.endpoint: bound for bound in others}
+        before = list(others)
+        kept: dict[str, list[BoundSocket]] = {}
+        for bound in before:
+            # Several may have the same: tcp:0 is another port each time.
+            kept.setdefault(bound.endpoint, []).append(bound)
         seats: list[list[Seat]] = []
         try:
             for listen, factory in zip(self.plan.listen, self.factories, strict=True):
@@ -74,7 +79,7 @@ class Generation:
                 )
         except BaseException:
             for bound in (bound for of_listener in seats for bound, _ in of_listener):
-                if bound.endpoint not in kept:
+                if bound not in before:
                     bound.discard()
             raise
         self.seats = seats
@@ -84,11 +89,26 @@ class Generation:
         """Of all listeners."""
         return [bound for seats in self.seats for bound, _ in seats]
 
+    def describe(self) -> list[str]:
+        """What is served, in words."""
+        return describe_running(self.plan, [[bound for bound, _ in seats] for seats in self.seats])
+
+    def open(self, bound: BoundSocket) -> Any:
+        """
+        Let a socket accept.
+
+        :return: it has a ``stopListening``, as Twisted's ports have.
+        """
+        return bound.start(self._reactor)
+
     def take_over(self) -> None:
         """New connections are for this configuration from now on."""
         for seats in self.seats:
             for bound, factory in seats:
                 bound.switch.serve(factory)
+
+    async def left(self) -> None:
+        """Wait until no new connection can come, behind :meth:`retire`: here :meth:`take_over` has seen to that."""
 
     async def start(self) -> None:
         """
@@ -123,6 +143,16 @@ class Generation:
         """
         empty = gatherResults([factory.when_empty() for factory in self.factories])
         return empty.addCallback(lambda _: self.stop_deliveries())
+
+    def hurry(self) -> Deferred[Any]:
+        """
+        Come to an end at once.
+
+        :return: fires when there is nothing to wait for.
+        """
+        # Backends may have threads of their own, without whose end the process would not end.
+        self.stop_deliveries()
+        return succeed(None)
 
     def stop_deliveries(self) -> Deferred[Any]:
         """Stop every delivery that has started, all at the same time; one that fails is logged."""

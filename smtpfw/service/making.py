@@ -8,6 +8,7 @@ bound then and taken over when the service starts.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -15,11 +16,16 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from smtpfw.config import ServicePlan, make_plan, read_tree
-from smtpfw.config.logging import make_observer, make_protocol_log
+from smtpfw.config.logging import make_observer, make_protocol_log, make_worker_observer, shared_protocol_log
 from smtpfw.config.options import ServerOptions
+from smtpfw.config.toml import read_octets
 from smtpfw.errors import ConfigError
 from smtpfw.service.generation import Generation
+from smtpfw.service.privileges import account_of, set_umask
 from smtpfw.service.service import SMTPService
+from smtpfw.service.shares import share_of
+from smtpfw.service.worker import Task, WorkerService
+from smtpfw.service.workers import Launcher, Workers
 
 __all__ = ["Options", "makeService"]
 
@@ -29,6 +35,8 @@ class Options(ServerOptions):
 
     def parseOptions(self, options: list[str] | None = None) -> None:
         """Parse the command line. twistd would answer a mistake with the whole of its own help, error last."""
+        #: As they were given, for processes that shall do the same.
+        self.words = list(options or ())
         try:
             super().parseOptions(options)
         except usage.UsageError as mistake:
@@ -44,23 +52,62 @@ def makeService(options: ServerOptions) -> IService:
     # Not above: twistd loads this module after --reactor was obeyed, but other importers may not have chosen yet.
     from twisted.internet import reactor
 
+    task = Task.take(os.environ)
     try:
-        plan = _plan(options, reactor)
-        observer = make_observer(plan.settings, options.parent)
-        transcripts = make_protocol_log(plan.settings["protocol_log"], options.parent)
-        generation = Generation(plan, reactor, transcripts)
-        generation.bind()
+        return _make_service(options, reactor) if task is None else _make_worker(options, reactor, task)
     except ConfigError as mistake:
         _give_up(str(mistake))
 
+
+def _make_service(options: ServerOptions, reactor: Any) -> IService:
+    octets = _octets(options)
+    plan = _plan(options, reactor, octets)
+    twistd, workers = options.parent, plan.settings["workers"]
+    account = account_of(plan.settings, twistd)
+    set_umask(plan.settings, twistd)
+    observer = make_observer(plan.settings, twistd)
+    transcripts = make_protocol_log(plan.settings["protocol_log"], twistd)
+    launcher: Launcher | None = None
+    if workers > 1:
+        if twistd is None or twistd.get("chroot"):
+            raise plan.settings.place_of("workers").error("workers are for twistd, without its --chroot")
+        words = getattr(options, "words", [])
+        launcher = Launcher(reactor=reactor, words=words, twistd=twistd, observer=observer, protocol_log=transcripts)
+
+    def make(plan: ServicePlan, octets: bytes | None) -> Generation:
+        if launcher is None:
+            return Generation(plan, reactor, transcripts)
+        return Workers(share_of(plan, workers), reactor, workers, launcher, octets)
+
     def again() -> Generation:
-        return Generation(_plan(options, reactor), reactor, transcripts)
+        octets = _octets(options)
+        plan = _plan(options, reactor, octets)
+        if plan.settings["workers"] != workers:
+            raise plan.settings.place_of("workers").error(f"another number than {workers} needs a restart")
+        return make(plan, octets)
 
-    return SMTPService(generation, reactor, make_next=again, observer=observer)
+    generation = make(plan, octets)
+    generation.bind()
+    return SMTPService(
+        generation, reactor, make_next=again, observer=observer, account=None if launcher is not None else account
+    )
 
 
-def _plan(options: ServerOptions, reactor: Any) -> ServicePlan:
-    tree, problems = read_tree(options)
+def _make_worker(options: ServerOptions, reactor: Any, task: Task) -> IService:
+    plan = _plan(options, reactor, task.configuration())
+    set_umask(plan.settings, options.parent)
+    observer = None if task.log is None else make_worker_observer(plan.settings, task.log, task.number)
+    transcripts = None if task.protocol_log is None else shared_protocol_log(task.protocol_log)
+    generation = Generation(share_of(plan, task.workers), reactor, transcripts)
+    return WorkerService(generation, reactor, task, observer, account_of(plan.settings, options.parent))
+
+
+def _octets(options: ServerOptions) -> bytes | None:
+    return read_octets(options["config"]) if options["config"] else None
+
+
+def _plan(options: ServerOptions, reactor: Any, octets: bytes | None) -> ServicePlan:
+    tree, problems = read_tree(options, octets)
     return make_plan(tree, reactor, problems)
 
 

@@ -25,12 +25,12 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeD
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from smtpfw.config.describing import describe_running
 from smtpfw.config.descriptors import allow_connections
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.config.systemd import notify
 from smtpfw.errors import ConfigError
 from smtpfw.service.generation import Generation
+from smtpfw.service.privileges import Account
 
 __all__ = ["SMTPService"]
 
@@ -46,6 +46,7 @@ class SMTPService(Service):
     :param set_signal_handler: as :func:`signal.signal`.
     :param exit_with: called with a status that the process shall end with, when it can't start.
     :param observer: writes the log of the process; None for twistd's own.
+    :param account: whom to serve as; None for no change.
     """
 
     _log = Logger()
@@ -58,7 +59,9 @@ class SMTPService(Service):
         set_signal_handler: Callable[[int, Any], Any] = signal.signal,
         exit_with: Callable[[int], None] | None = None,
         observer: ILogObserver | None = None,
+        account: Account | None = None,
     ) -> None:
+        self._account = account
         self._generation = generation
         self._reactor = reactor
         self._make_next = make_next
@@ -82,6 +85,8 @@ class SMTPService(Service):
         """Become a part of twistd's Application, which is asked for an observer before the log begins."""
         if self._observer is not None:
             parent.setComponent(ILogObserver, self._observer)
+        if self._account is not None:
+            self._account.take(parent)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
@@ -148,10 +153,13 @@ class SMTPService(Service):
             return
         try:
             await after.start()
-        except Exception:
+        except Exception as problem:
             for bound in set(after.sockets).difference(before.sockets):
                 bound.discard()
-            self._log.failure("Everything stays as it was: the new configuration could not be started")
+            if isinstance(problem, (ConfigError, OSError)):
+                self._log.error("Everything stays as it was: {reason}", reason=str(problem))
+            else:
+                self._log.failure("Everything stays as it was: the new configuration could not be started")
             return
         if self._draining is not None:
             await after.stop_deliveries()
@@ -160,12 +168,13 @@ class SMTPService(Service):
         self._generation = after
         for bound in after.sockets:
             if bound not in self._ports:
-                self._ports[bound] = bound.start(self._reactor)
+                self._ports[bound] = after.open(bound)
         for bound in set(before.sockets).difference(after.sockets):
             await maybeDeferred(self._ports.pop(bound).stopListening)
             bound.remove_file()
         retiring = self._retiring[before] = before.retire()
         retiring.addCallback(lambda _: self._retiring.pop(before, None))
+        await before.left()
         self._log.info("The configuration was read again")
         self._say_what_runs()
 
@@ -180,7 +189,7 @@ class SMTPService(Service):
             return
         self._generation.take_over()
         for bound in self._generation.sockets:
-            self._ports[bound] = bound.start(self._reactor)
+            self._ports[bound] = self._generation.open(bound)
         self._say_what_runs()
         # Whoever is told so may send a signal at once: our handlers are there when the reactor runs.
         self._reactor.callWhenRunning(notify, f"READY=1\nSTATUS=Listening on {len(self._ports)} sockets")
@@ -195,8 +204,7 @@ class SMTPService(Service):
                 count=count,
                 few=few,
             )
-        sockets = [[bound for bound, _ in seats] for seats in self._generation.seats]
-        for line in describe_running(plan, sockets):
+        for line in self._generation.describe():
             self._log.info("{line}", line=line)
 
     def _cannot_start(self, failure: Failure) -> None:
@@ -231,10 +239,8 @@ class SMTPService(Service):
         for number in _ENDING:
             # Should anything still hang, the next signal ends the process.
             self._set_signal_handler(number, signal.SIG_DFL)
-        # Backends may have threads of their own, without whose end the process would not end.
-        for generation in (self._generation, *self._retiring):
-            generation.stop_deliveries()
-        self._finish()
+        hurrying = gatherResults([generation.hurry() for generation in (self._generation, *self._retiring)])
+        hurrying.addCallback(lambda _: self._finish())
 
     def _finish(self) -> None:
         self._over = True
