@@ -106,5 +106,4 @@ class BodyStep(Sending):
         self.message = OutgoingMessage(transaction.sender, transaction.recipients, content, transaction.options)
         connection.peer.check_content(self.message)
         self.results = [RecipientResult(recipient) for recipient in transaction.recipients]
-        connection.transaction = None
         self.send_to(connection, self.results)
