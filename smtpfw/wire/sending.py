@@ -88,8 +88,10 @@ class Sending(Exchange):
             return
         # A function and no method: that would be a reference to itself, and keep the message until the collector runs.
         self._take: Callable[[Sending, Reply], bool] = Sending._mail_reply
-        if connection.needs_reset:
+        if connection.needs_reset or connection.transaction is not None:
+            # Somebody has given up a transaction, or begun one step by step and left it.
             connection.needs_reset = False
+            connection.transaction = None
             lines.insert(0, _RSET)
             self.phase = "RSET"
             self._take = Sending._reset_reply
