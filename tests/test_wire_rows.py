@@ -26,6 +26,7 @@ CHECKS = "server/test_checks.py"
 STARTTLS = "server/test_starttls.py"
 AUTH = "extensions/test_auth.py"
 CLIENT = "wire/test_client.py"
+CLIENT_CLOSING = "wire/test_client_closing.py"
 CLIENT_ROWS = "client/test_coming_from_rows.py"
 MISBEHAVING = "client/misbehaving"
 
@@ -526,13 +527,13 @@ PROVED: dict[str, list[str]] = {
     ],
     "The client / LHLO is refused": [f"{CLIENT}::test_lhlo_is_not_tried_as_anything_else"],
     "The client / 421 comes, at any point": [
-        f"{CLIENT}::test_421",
+        f"{CLIENT_CLOSING}::test_421",
         f"{CLIENT}::test_421_to_nothing",
         f"{MISBEHAVING}/test_anywhere.py::test_421",
     ],
     "The client / a reply is no reply: bad codes, changing codes, bare line ends, 128 KiB and no end": [
-        f"{CLIENT}::test_what_is_no_reply",
-        f"{CLIENT}::test_a_reply_has_a_limit",
+        f"{CLIENT_CLOSING}::test_what_is_no_reply",
+        f"{CLIENT_CLOSING}::test_a_reply_has_a_limit",
         f"{MISBEHAVING}/test_anywhere.py::test_anywhere",
     ],
     "The client / a reply comes that nothing has asked for": [
@@ -617,10 +618,10 @@ PROVED: dict[str, list[str]] = {
         f"{CLIENT_ROWS}::test_a_starttls_that_is_refused"
     ],
     "The client / octets come behind the 220 of STARTTLS, or the handshake fails": [
-        f"{CLIENT}::test_octets_in_clear_behind_starttls",
+        f"{CLIENT_CLOSING}::test_octets_in_clear_behind_starttls",
         f"{CLIENT_ROWS}::test_a_handshake_that_fails_is_the_end_whatever_the_policy",
     ],
-    "The client / TLS has started": [f"{CLIENT}::test_starttls"],
+    "The client / TLS has started": [f"{CLIENT_CLOSING}::test_starttls"],
     "The client / 252 answers VRFY": [f"{CLIENT_ROWS}::test_reset_noop_verify"],
     "The client / QUIT is answered by 2xx / is refused": [
         f"{CLIENT_ROWS}::test_a_message_step_by_step",

@@ -5,7 +5,9 @@ The grammar is that of endpoint strings: ``maildir:/var/mail:eol=lf``. A word
 before the first colon is one of the built-in backends below; with a dot in it,
 it is a Python module, and the next argument names a class or function in it:
 ``myapp.mail:Inbox``. ``handler:myapp.mail:handle`` is a function that takes
-each message itself. Built-in modules are imported when they are asked for.
+each message itself. ``relay:`` and ``lmtp:`` are followed by a destination; see
+:mod:`smtpfw.config.forwarding`. Built-in modules are imported when they are
+asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, cast
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from smtpfw.config import names, units
+from smtpfw.config import forwarding, names, units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
@@ -38,12 +40,14 @@ class BuiltIn:
     :ivar module: where it lives.
     :ivar name: its class.
     :ivar parsers: how named arguments are read; the others stay texts.
+    :ivar forwards: whether it passes mail on, so that a destination stands in its string.
     """
 
     usage: str
     module: str
     name: str
     parsers: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
+    forwards: bool = False
 
 
 _HANDLER = "handler"
@@ -55,6 +59,9 @@ BUILT_IN = {
         "smtpfw.backends.handler",
         "HandlerBackend",
         {"whole": units.parse_yes_no},
+    ),
+    "lmtp": BuiltIn(
+        forwarding.LMTP_USAGE, "smtpfw.backends.relay", "LMTPBackend", forwarding.LMTP_SETTINGS, forwards=True
     ),
     "maildir": BuiltIn(
         "maildir:PATH[:eol=crlf|lf][:create=yes|no]",
@@ -68,23 +75,46 @@ BUILT_IN = {
         "MemoryBackend",
         {"max_messages": units.parse_count, "max_bytes": units.parse_size},
     ),
+    "relay": BuiltIn(
+        forwarding.RELAY_USAGE, "smtpfw.backends.relay", "RelayBackend", forwarding.RELAY_SETTINGS, forwards=True
+    ),
 }
 
 
-def backend_from_string(text: str) -> IBackend:
+def backend_from_string(text: str, defaults: Mapping[str, object] | None = None) -> IBackend:
     """
     Make the backend that a string describes.
 
+    :param defaults: settings of one that passes mail on, where the string does not name them; see
+        :func:`smtpfw.config.forwarding.defaults_for`.
     :raises ConfigError: one line that names the string and says what to do.
     """
+    prefix, _, rest = text.partition(":")
+    forwarder = BUILT_IN.get(prefix)
     try:
-        description = parse_description(text)
-    except ConfigError as error:
-        raise ConfigError(f"--backend {error}") from None
-    try:
-        return _backend(description)
+        if forwarder is not None and forwarder.forwards:
+            return _forwarding_backend(prefix, forwarder, rest, defaults or {})
+        return _backend(_description(text))
     except ConfigError as error:
         raise ConfigError(f"--backend {text}: {error}") from error.__cause__
+
+
+def _description(text: str) -> Description:
+    try:
+        return parse_description(text)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix(f"{text}: ")) from None
+
+
+def _forwarding_backend(prefix: str, built_in: BuiltIn, text: str, defaults: Mapping[str, object]) -> IBackend:
+    arguments = forwarding.read_arguments(prefix, text, built_in.parsers, defaults)
+    if not arguments["via"]:
+        raise ConfigError(f"say where mail goes next; it is written {built_in.usage}")
+    maker = getattr(importlib.import_module(built_in.module), built_in.name)
+    try:
+        return _call(maker, (), arguments, built_in.usage)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix(f"{prefix}: ")) from error.__cause__
 
 
 def _backend(description: Description) -> IBackend:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string
 from smtpfw.config.backends import BUILT_IN, backend_from_string
 from smtpfw.config.checks import check_from_string
+from smtpfw.config.forwarding import defaults_for
 from smtpfw.config.listeners import Listener, parse_listener
 from smtpfw.config.settings import BY_NAME, SERVER_NAMES, default_hostname
 from smtpfw.config.strings import split_words
@@ -100,7 +101,7 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
         raise ConfigError(f"--auth session: the sessions of {prefix} verify nobody; that is for a backend of your own")
     return ServicePlan(
         listeners=listeners,
-        backend=backend_from_string(values["backend"]),
+        backend=_make_backend(values, listeners),
         backend_text=values["backend"],
         config=ServerConfig(**server),
         tls=tls,
@@ -108,6 +109,14 @@ def make_plan(values: Mapping[str, Any], reactor: IReactorTime) -> ServicePlan:
         checks=checks,
         grace=values["grace"],
     )
+
+
+def _make_backend(values: Mapping[str, Any], listeners: tuple[Listener, ...]) -> IBackend:
+    text = values["backend"]
+    backend = backend_from_string(text, defaults_for(listeners, values["hostname"]))
+    if text.partition(":")[0] == "relay" and not (getattr(backend, "trusted", ()) or values["auth"]):
+        raise ConfigError(f"--backend {text}: nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
+    return backend
 
 
 def _make_auth(values: Mapping[str, Any], has_tls: bool) -> Auth:
