@@ -3,11 +3,13 @@ Every example, run as its docstring says, by the process that a reader would sta
 """
 
 import ast
+import os
 import pwd
 import re
 import shlex
 import smtplib
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -171,8 +173,83 @@ CHECKS: dict[str, Callable[[Example, Path], None]] = {
 }
 
 
+class Sender:
+    """
+    An example that sends, run to its end as its docstring says, with a server on a free port.
+
+    :ivar stored: the messages that the server has taken since, as texts.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        command = command_of(EXAMPLES / name)
+        assert command[:2] == ["python", f"examples/{name}"]
+        self._path = str(EXAMPLES / name)
+        self._arguments = command[2:]
+        self._folder = folder
+
+    def run(self, port: int, text: str, *more: str) -> subprocess.CompletedProcess[str]:
+        arguments = [word.replace(":2525", f":{port}") for word in self._arguments]
+        return subprocess.run(
+            [sys.executable, self._path, *arguments, *more],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+    @property
+    def stored(self) -> list[str]:
+        return [path.read_text() for path in (self._folder / "Maildir" / "new").glob("*")]
+
+
+MESSAGE = "Subject: hello\n\nIt works.\n"
+
+
+def check_send_a_message(sender: Sender, server: Twistd) -> None:
+    done = sender.run(server.port, MESSAGE, "bob@example.org")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Sent to you@example.org, bob@example.org: ")
+    (stored,) = sender.stored
+    assert stored.endswith("\nSubject: hello\n\nIt works.\n")
+    server.stop()
+    done = sender.run(server.port, MESSAGE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"Try again later: 127\.0\.0\.1:\d+: CONNECT: .*\n", done.stderr)
+
+
+def check_send_many(sender: Sender, server: Twistd) -> None:
+    people = [f"{number}@example.org" for number in range(50)]
+    done = sender.run(server.port, "\n".join([*people, "nobody", ""]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"nobody: .*\n", done.stdout)
+    assert sorted(re.findall(r"^To: (.*)$", "".join(sender.stored), re.MULTILINE)) == sorted(people)
+    server.stop()
+    assert 1 <= server.log.count(": connected from ") <= 3
+
+
+def check_send_to_mx(sender: Sender, server: Twistd) -> None:
+    done = sender.run(server.port, MESSAGE, str(server.port))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("[127.0.0.1]: ")
+    assert len(sender.stored) == 1
+    server.stop()
+    done = sender.run(server.port, MESSAGE, str(server.port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "refused" in done.stderr
+
+
+#: Those that send.
+SENDERS: dict[str, Callable[[Sender, Twistd], None]] = {
+    "send_a_message.py": check_send_a_message,
+    "send_many.py": check_send_many,
+    "send_to_mx.py": check_send_to_mx,
+}
+
+
 def test_no_example_is_left_out() -> None:
-    assert sorted(CHECKS) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    assert sorted([*CHECKS, *SENDERS]) == sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -182,6 +259,12 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in example.log
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", SENDERS)
+def test_example_that_sends(name: str, tmp_path: Path) -> None:
+    with Twistd(folder=tmp_path) as server:
+        SENDERS[name](Sender(name, tmp_path), server)
+
+
+@pytest.mark.parametrize("name", [*CHECKS, *SENDERS])
 def test_an_example_is_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < 50

@@ -3,10 +3,12 @@ What the README and the pages of docs say, held against what is there: code, com
 """
 
 import ast
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,15 +164,21 @@ def test_what_the_readme_sends_arrives(tmp_path: Path) -> None:
     assert {re.search("curl|swaks", line)[0] for line in shell} == {"curl", "swaks"}  # type: ignore[index]
     here = [line for line in shell if shutil.which("curl" if "curl" in line else "swaks")]
     (by_smtplib,) = (block for block in blocks(README, "python") if "smtplib" in block)
+    (by_send_mail,) = (block for block in blocks(README, "python") if "send_mail" in block)
     with Twistd(folder=tmp_path) as server:
         for line in here:
             words = ["bash", "-c", line.replace("2525", str(server.port))]
             done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         exec(by_smtplib.replace("2525", str(server.port)))
+        script = [sys.executable, "-c", by_send_mail.replace("2525", str(server.port))]
+        ours = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False, env=ours)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("stored as ")
         assert server.stop() == 0
     stored = [path.read_text() for path in (tmp_path / "Maildir" / "new").iterdir()]
-    assert len(stored) == len(here) + 1
+    assert len(stored) == len(here) + 2
     assert all("you@example.org" in text for text in stored)
 
 

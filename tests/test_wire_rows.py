@@ -25,6 +25,10 @@ TABLE = "server/test_wire_table.py"
 CHECKS = "server/test_checks.py"
 STARTTLS = "server/test_starttls.py"
 AUTH = "extensions/test_auth.py"
+CLIENT = "wire/test_client.py"
+CLIENT_CLOSING = "wire/test_client_closing.py"
+CLIENT_ROWS = "client/test_coming_from_rows.py"
+MISBEHAVING = "client/misbehaving"
 
 #: "section / first cell of the row", or the section alone where it is text -> files, classes and tests in this folder.
 #: A class is meant with all its tests.
@@ -506,6 +510,129 @@ PROVED: dict[str, list[str]] = {
         "test_service.py::test_a_busy_session_gets_its_grace_and_a_second_signal_ends_it",
         "test_service.py::ServiceTests::test_the_first_signal_drains_in_order",
     ],
+    "The client / the greeting is not 220": [f"{CLIENT}::test_other_greetings"],
+    "The client / it introduces itself": [
+        f"{CLIENT}::test_hello_is_said_by_itself_and_once",
+        "client/test_destination.py::test_the_full_name",
+        "client/test_destination.py::test_no_full_name",
+        "client/test_destination.py::test_address_literals",
+    ],
+    "The client / EHLO gets 500, 501, 502, 504 or 550": [
+        f"{CLIENT}::test_helo",
+        "client/test_after_others.py::test_helo_offers_nothing",
+    ],
+    "The client / EHLO gets another refusal, or HELO one": [
+        f"{CLIENT}::test_helo_refused",
+        f"{CLIENT}::test_ehlo_refused_for_good",
+    ],
+    "The client / LHLO is refused": [f"{CLIENT}::test_lhlo_is_not_tried_as_anything_else"],
+    "The client / 421 comes, at any point": [
+        f"{CLIENT_CLOSING}::test_421",
+        f"{CLIENT}::test_421_to_nothing",
+        f"{MISBEHAVING}/test_anywhere.py::test_421",
+    ],
+    "The client / a reply is no reply: bad codes, changing codes, bare line ends, 128 KiB and no end": [
+        f"{CLIENT_CLOSING}::test_what_is_no_reply",
+        f"{CLIENT_CLOSING}::test_a_reply_has_a_limit",
+        f"{MISBEHAVING}/test_anywhere.py::test_anywhere",
+    ],
+    "The client / a reply comes that nothing has asked for": [
+        f"{CLIENT}::test_a_reply_to_nothing",
+        f"{CLIENT}::test_two_replies_where_one_is_due",
+        f"{MISBEHAVING}/test_codes.py::test_extra_replies_are_the_answer_to_nothing",
+    ],
+    "The client / an address, a parameter or a command holds CR, LF, NUL, or what would add another word": [
+        f"{CLIENT}::test_a_command_is_one_line",
+        f"{CLIENT_ROWS}::test_an_address_says_nothing_but_an_address",
+        "wire/test_commands.py::test_hostile_values_are_not_sent",
+    ],
+    "The client / the message has octets over 127": [
+        f"{CLIENT_ROWS}::test_what_is_needed_is_asked_for_and_nothing_else",
+        f"{CLIENT_ROWS}::test_what_is_not_offered_is_refused_here",
+    ],
+    "The client / an address or the header section is not ASCII": [
+        f"{CLIENT_ROWS}::test_what_is_needed_is_asked_for_and_nothing_else",
+        f"{CLIENT_ROWS}::test_what_is_not_offered_is_refused_here",
+    ],
+    "The client / the message is binary": [
+        f"{CLIENT_ROWS}::test_octets_without_lines",
+        f"{CLIENT_ROWS}::test_what_is_not_offered_is_refused_here",
+    ],
+    "The client / the size is known and SIZE offered": [
+        f"{CLIENT_ROWS}::test_what_is_needed_is_asked_for_and_nothing_else",
+        f"{CLIENT_ROWS}::test_a_message_over_the_size_that_the_server_takes",
+    ],
+    "The client / a parameter was asked for: RET, ENVID, NOTIFY, ORCPT, REQUIRETLS, AUTH": [
+        f"{CLIENT_ROWS}::test_parameters_of_mail",
+        f"{CLIENT_ROWS}::test_parameters_of_rcpt",
+        f"{CLIENT_ROWS}::test_what_is_not_offered_is_refused_here",
+    ],
+    "The client / REQUIRETLS was asked for": [
+        f"{CLIENT_ROWS}::test_parameters_of_mail",
+        f"{CLIENT_ROWS}::test_what_is_not_offered_is_refused_here",
+    ],
+    "The client / LIMITS states RCPTMAX": [f"{CLIENT_ROWS}::test_no_more_recipients_than_the_server_states"],
+    "The client / PIPELINING is offered, or it is LMTP": [
+        f"{CLIENT_ROWS}::test_commands_are_sent_ahead_where_that_is_offered",
+        f"{CLIENT_ROWS}::test_the_next_envelope_shares_a_write_with_the_end_of_the_message_before",
+    ],
+    "The client / PIPELINING is not offered": [f"{CLIENT_ROWS}::test_commands_are_sent_ahead_where_that_is_offered"],
+    "The client / CHUNKING is offered": [
+        f"{CLIENT_ROWS}::test_messages_go_by_bdat_where_that_is_offered",
+        f"{CLIENT_ROWS}::test_chunks_ahead_of_their_replies",
+    ],
+    "The client / some recipients are refused": [f"{CLIENT_ROWS}::test_a_result_for_each_recipient"],
+    "The client / all recipients are refused": [
+        "client/test_after_others.py::test_mail_comes_behind_the_reset_of_what_was_given_up"
+    ],
+    "The client / every RCPT was refused and 354 comes all the same": [
+        f"{MISBEHAVING}/test_codes.py::test_all_recipients_refused_and_354_all_the_same"
+    ],
+    "The client / 552 answers RCPT": [f"{CLIENT_ROWS}::test_too_many_recipients_is_temporary"],
+    "The client / it sends a text by DATA": [
+        f"{CLIENT_ROWS}::test_newlines_dots_and_the_end",
+        "wire/test_body.py::test_data_encoder_does_as_the_reference",
+        "wire/test_body.py::test_nothing_in_a_message_ends_it_or_its_lines_early",
+    ],
+    "The client / it sends a text by BDAT": [f"{CLIENT_ROWS}::test_messages_go_by_bdat_where_that_is_offered"],
+    "The client / a message breaks off at its source": [f"{CLIENT_ROWS}::test_a_source_that_breaks_off"],
+    "The client / the server answers before the end of the message": [
+        f"{CLIENT_ROWS}::test_an_answer_before_the_end",
+        f"{MISBEHAVING}/test_body.py::test_in_the_middle_of_a_message",
+    ],
+    "The client / the connection ends, or breaks the rules, behind the end of the message": [
+        f"{CLIENT_ROWS}::test_a_connection_that_was_lost_behind_the_end_is_neither_success_nor_failure",
+        f"{MISBEHAVING}/test_anywhere.py::test_anywhere",
+    ],
+    "The client / PLAIN, LOGIN, a token, and no TLS that was verified": [
+        "sasl/test_pairs.py::TestTheGuard",
+        f"{CLIENT_ROWS}::test_tls_is_verified_only_with_a_certificate_for_the_name",
+    ],
+    "The client / AUTH is refused": [f"{CLIENT_ROWS}::test_a_failed_log_in_closes_the_connection"],
+    "The client / a challenge makes no sense": [f"{CLIENT_ROWS}::test_a_challenge_that_makes_no_sense"],
+    "The client / AUTH is asked for and not offered": [f"{CLIENT_ROWS}::test_logging_in_where_nobody_can_is_an_error"],
+    "The client / STARTTLS is refused or not offered, where TLS is required": [
+        f"{CLIENT_ROWS}::test_a_starttls_that_is_refused"
+    ],
+    "The client / STARTTLS is refused or not offered, where it is opportunistic": [
+        f"{CLIENT_ROWS}::test_a_starttls_that_is_refused"
+    ],
+    "The client / octets come behind the 220 of STARTTLS, or the handshake fails": [
+        f"{CLIENT_CLOSING}::test_octets_in_clear_behind_starttls",
+        f"{CLIENT_ROWS}::test_a_handshake_that_fails_is_the_end_whatever_the_policy",
+    ],
+    "The client / TLS has started": [f"{CLIENT_CLOSING}::test_starttls"],
+    "The client / 252 answers VRFY": [f"{CLIENT_ROWS}::test_reset_noop_verify"],
+    "The client / QUIT is answered by 2xx / is refused": [
+        f"{CLIENT_ROWS}::test_a_message_step_by_step",
+        f"{CLIENT_ROWS}::test_a_quit_that_is_refused_leaves_the_connection_open",
+    ],
+    "The client / LMTP": [f"{CLIENT_ROWS}::test_lmtp_results_by_a_function"],
+    "The client / the server is silent": [
+        f"{MISBEHAVING}/test_silence.py::test_silence",
+        f"{MISBEHAVING}/test_silence.py::test_a_reply_in_drops",
+    ],
+    "The client / the server takes no octets of a message": [f"{CLIENT_ROWS}::test_a_server_that_takes_no_octets"],
 }
 
 #: Its rows are compared with the profiles themselves, and each difference has its row above.

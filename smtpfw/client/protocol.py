@@ -10,6 +10,7 @@ Rule 2: nothing is tried again here. Who asked decides.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -178,7 +179,8 @@ class SMTPClientProtocol(Protocol):
 
         def results(outcome: Any) -> Any:
             result = getattr(outcome.value, "result", None) if isinstance(outcome, Failure) else outcome
-            if result is None:
+            if result is None or not result.recipients:
+                # The connection had ended before it was known whom the message is for.
                 return outcome
             if callback is not None:
                 for one in result.recipients:
@@ -359,7 +361,10 @@ def _known_verbs(extensions: Iterable[Extension]) -> frozenset[str]:
 
 def _show(address: Any) -> str:
     host = getattr(address, "host", None)
-    return f"[{host}]:{address.port}" if host else str(getattr(address, "name", address) or "a Unix socket")
+    name = getattr(address, "name", address)
+    # Twisted keeps the path of a Unix socket as octets.
+    path = os.fsdecode(name) if isinstance(name, bytes) else name
+    return f"[{host}]:{address.port}" if host else str(path or "a Unix socket")
 
 
 def _tell(answer: Deferred[Any], result: Any) -> None:

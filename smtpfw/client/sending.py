@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from smtpfw.client.addresses import AnyAddress
 from smtpfw.client.connecting import Connector, Where, connector_of
@@ -55,6 +55,10 @@ async def _send(connector: Connector, message: OutgoingMessage, reactor: Any) ->
     client = await connector.connect(reactor)
     try:
         return await client.send_message(message)
+    except CancelledError:
+        # Nobody waits for the answer that is due, nor for a goodbye behind it.
+        client.close()
+        raise
     finally:
         await _leave(client)
 
@@ -66,5 +70,8 @@ async def _leave(client: SMTPClientProtocol) -> None:
             await client.quit()
         except ClientError:
             client.close()
+        except CancelledError:
+            client.close()
+            raise
     # Whoever has an answer has no connection left behind it.
     await client.disconnected

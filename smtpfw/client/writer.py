@@ -33,14 +33,20 @@ class MessageWriter:
         self._body = MessageBody(self._pause, self._resume)
         self._producer: Any = None
         self._streaming = False
+        # Whether a producer that has to be pulled owes a piece that it was asked for; and whether it is being asked.
+        self._asked = self._asking = False
+        # Before anything is sent: it may be refused at once.
+        self._error: Any = None
         self._answer = send(self._body)
         # A refusal before the end is told by finish(), and nobody else may ask.
         self._answer.addErrback(self._refused)
-        self._error: Any = None
 
     def write(self, data: bytes) -> None:
         """Some octets of the message."""
-        self._body.append(data)
+        if self._error is None:
+            self._body.append(data)
+            self._asked = False
+            self._pull()
 
     def finish(self) -> Deferred[Reply]:
         """That was all of it; return a Deferred of the peer's answer."""
@@ -55,9 +61,12 @@ class MessageWriter:
         """See ``IConsumer``."""
         if self._producer is not None:
             raise RuntimeError("a producer is registered already")
-        self._producer, self._streaming = producer, streaming
-        if not streaming:
-            producer.resumeProducing()
+        if self._error is not None:
+            # As transports that are closed do it: nobody wants the message any more.
+            producer.stopProducing()
+            return
+        self._producer, self._streaming, self._asked = producer, streaming, False
+        self._pull()
 
     def unregisterProducer(self) -> None:
         """See ``IConsumer``; the message is at its end when :meth:`finish` says so."""
@@ -68,13 +77,26 @@ class MessageWriter:
             self._producer.pauseProducing()
 
     def _resume(self) -> None:
-        if self._producer is not None:
+        if self._producer is not None and self._streaming:
             self._producer.resumeProducing()
+        self._pull()
+
+    def _pull(self) -> None:
+        """Ask a producer that gives one piece each time, as long as there is room."""
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            while not (self._producer is None or self._streaming or self._asked or self._body.full):
+                self._asked = True
+                self._producer.resumeProducing()
+        finally:
+            self._asking = False
 
     def _refused(self, failure: Any) -> None:
         self._error = failure
-        self._body.drop()
         producer, self._producer = self._producer, None
+        self._body.drop()
         if producer is not None:
             producer.stopProducing()
 

@@ -5,7 +5,9 @@ The grammar is that of endpoint strings: ``maildir:/var/mail:eol=lf``. A word
 before the first colon is one of the built-in backends below; with a dot in it,
 it is a Python module, and the next argument names a class or function in it:
 ``myapp.mail:Inbox``. ``handler:myapp.mail:handle`` is a function that takes
-each message itself. Built-in modules are imported when they are asked for.
+each message itself. ``relay:`` and ``lmtp:`` are followed by a destination; see
+:mod:`smtpfw.config.forwarding`. Built-in modules are imported when they are
+asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, cast
 from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
-from smtpfw.config import names, units
+from smtpfw.config import forwarding, names, units
 from smtpfw.config.settings import nearest
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
@@ -38,12 +40,14 @@ class BuiltIn:
     :ivar module: where it lives.
     :ivar name: its class.
     :ivar parsers: how named arguments are read; the others stay texts.
+    :ivar forwards: whether it passes mail on, so that a destination stands in its string.
     """
 
     usage: str
     module: str
     name: str
     parsers: Mapping[str, Callable[[str], object]] = field(default_factory=dict)
+    forwards: bool = False
 
 
 _HANDLER = "handler"
@@ -55,6 +59,9 @@ BUILT_IN = {
         "smtpfw.backends.handler",
         "HandlerBackend",
         {"whole": units.parse_yes_no},
+    ),
+    "lmtp": BuiltIn(
+        forwarding.LMTP_USAGE, "smtpfw.backends.relay", "LMTPBackend", forwarding.LMTP_SETTINGS, forwards=True
     ),
     "maildir": BuiltIn(
         "maildir:PATH[:eol=crlf|lf][:create=yes|no]",
@@ -68,29 +75,85 @@ BUILT_IN = {
         "MemoryBackend",
         {"max_messages": units.parse_count, "max_bytes": units.parse_size},
     ),
+    "relay": BuiltIn(
+        forwarding.RELAY_USAGE, "smtpfw.backends.relay", "RelayBackend", forwarding.RELAY_SETTINGS, forwards=True
+    ),
 }
 
 
-def backend_from_string(text: str) -> IBackend:
+def backend_from_string(text: str, defaults: Mapping[str, object] | None = None) -> IBackend:
     """
     Make the backend that a string describes.
 
+    :param defaults: settings of one that passes mail on, where the string does not name them; see
+        :func:`smtpfw.config.forwarding.defaults_for`.
     :raises ConfigError: one line that names the string and says what to do.
     """
+    prefix, _, rest = text.partition(":")
+    forwarder = BUILT_IN.get(prefix)
+    if forwarder is not None and forwarder.forwards:
+        given, places = forwarding.read_string(prefix, rest, forwarder.parsers)
+        return _forwarding_backend(forwarder, given, places, defaults or {})
     return _backend(parse_description(text))
 
 
-def backend_from_table(text: Any) -> IBackend:
-    raise NotImplementedError
+def backend_from_table(
+    plugin: str, arguments: Mapping[str, Any], defaults: Mapping[str, object] | None = None
+) -> IBackend:
+    """
+    Make the backend that a table of a configuration file describes.
+
+    :param plugin: what would stand before the arguments in a string: ``maildir``, ``myapp.mail:Inbox``.
+    :param arguments: those of the backend, by their names.
+    :param defaults: see :func:`backend_from_string`.
+    :raises ConfigError: one line that says what is wrong.
+    """
+    built_in = BUILT_IN.get(plugin)
+    if built_in is None:
+        description = parse_description(plugin)
+        if description.named or len(description.positional) > 1:
+            raise ConfigError("arguments have keys of their own in a table")
+        return _backend(description, dict(arguments))
+    values = {name: _value(built_in, name, value) for name, value in arguments.items()}
+    if built_in.forwards:
+        via = values.pop("via", [])
+        return _forwarding_backend(built_in, values, [via] if isinstance(via, str) else via, defaults or {})
+    if plugin == _HANDLER:
+        words = str(values.pop("function", "")).rpartition(":")
+        values["handler"] = _find_handler(Description(plugin, plugin, (words[0], words[2])))
+    maker = getattr(importlib.import_module(built_in.module), built_in.name)
+    return _call(maker, (), values, f'{{ plugin = "{plugin}", ... }}, as {plugin}{names.signature(maker)} takes them')
 
 
-def _backend(description: Description) -> IBackend:
+def _value(built_in: BuiltIn, name: str, value: Any) -> Any:
+    """A value of a table, as the backend takes it."""
+    parse = built_in.parsers.get(name)
+    if parse is None or isinstance(value, bool) or (name == "via" and isinstance(value, list)):
+        return value
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _forwarding_backend(
+    built_in: BuiltIn, given: Mapping[str, object], places: list[str], defaults: Mapping[str, object]
+) -> IBackend:
+    if not places:
+        raise ConfigError(f"say where mail goes next; it is written {built_in.usage}")
+    arguments = forwarding.arguments_of(given, places, built_in.parsers, defaults)
+    maker = getattr(importlib.import_module(built_in.module), built_in.name)
+    return _call(maker, (), arguments, built_in.usage)
+
+
+def _backend(description: Description, table: Mapping[str, Any] | None = None) -> IBackend:
     prefix = description.prefix
     built_in = BUILT_IN.get(prefix)
     if built_in is not None:
         return _built_in_backend(description, built_in)
     if "." in prefix or (description.positional and names.is_module(prefix)):
-        return _python_backend(description)
+        return _python_backend(description, table or description.named)
     raise ConfigError(
         f"unknown backend {prefix!r}{nearest(prefix, BUILT_IN)} (known are {', '.join(BUILT_IN)}; "
         "your own is module:Name; --python-path DIR adds a folder to look in)"
@@ -111,7 +174,7 @@ def _built_in_backend(description: Description, built_in: BuiltIn) -> IBackend:
     return _call(maker, positional, named, built_in.usage)
 
 
-def _python_backend(description: Description) -> IBackend:
+def _python_backend(description: Description, named: Mapping[str, Any]) -> IBackend:
     module_name = description.prefix
     if not description.positional or not description.positional[0]:
         raise ConfigError(f"say which class or function: {module_name}:Name")
@@ -119,12 +182,12 @@ def _python_backend(description: Description) -> IBackend:
     found = names.find(module_name, name)
     usage = f"{module_name}:{name}{names.signature(found)}"
     if inspect.isclass(found) and ISession.implementedBy(found) and not IBackend.implementedBy(found):
-        if arguments or description.named:
+        if arguments or named:
             raise ConfigError("a session class takes no arguments; write a backend to pass some")
         return SessionBackend(found)
     if not arguments and _is_handler(found):
         usage += f"; a function that takes each message is {_HANDLER}:{module_name}:{name}"
-    return _call(found, arguments, dict(description.named), usage)
+    return _call(found, arguments, dict(named), usage)
 
 
 def _find_handler(description: Description) -> Any:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -32,7 +34,10 @@ from smtpfw.wire.config import LMTP, SMTP
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
 
-__all__ = ["Listener", "Seat", "adopt", "bind_all", "parse_listener"]
+__all__ = ["Listener", "Seat", "adopt", "bind_all", "parse_listener", "trusted_by_default"]
+
+#: Where the clients of a listener on loopback come from.
+_LOOPBACK = ("127.0.0.0/8", "::1")
 
 _NOWHERE = Place("listen")
 
@@ -179,6 +184,29 @@ def _listen(listener: Listener, binder: Binder) -> BoundSocket:
         raise listener.error("endpoints of this type can't be bound before the service runs")
     binder.bound.endpoint, binder.bound.switch = listener.endpoint, switch
     return binder.bound
+
+
+def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
+    """Loopback, if clients can come from nowhere else."""
+    kinds = {_kind(listener) for listener in listeners}
+    return _LOOPBACK if "loopback" in kinds and kinds <= {"loopback", "unix"} else ()
+
+
+def _kind(listener: Listener) -> str:
+    description = parse_description(listener.endpoint)
+    if description.prefix == "unix":
+        return "unix"
+    interface = description.named.get("interface", "".join(description.positional[1:2]))
+    internet = description.prefix in ("tcp", "tcp6", "ssl")
+    return "loopback" if internet and _is_loopback(interface) else "elsewhere"
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        # A name may mean anything, but for this one (RFC 6761 section 6.3).
+        return interface == "localhost"
 
 
 def _missing_arguments(description: Description) -> str:

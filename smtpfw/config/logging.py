@@ -103,10 +103,10 @@ class LogFile(logfile.LogFile):
     """
     twistd's kind of log file, which several processes can write to: each line goes to its end.
 
-    :ivar reopened: called with the descriptor when another file has been begun.
+    :ivar reopened: these are called with the descriptor when another file has been begun.
     """
 
-    reopened: Callable[[int], None] | None = None
+    reopened: list[Callable[[int], None]]
 
     def fileno(self) -> int:
         """The descriptor of the file that is written to now."""
@@ -117,11 +117,11 @@ class LogFile(logfile.LogFile):
         return bool(self.rotateLength) and os.fstat(self.fileno()).st_size >= self.rotateLength
 
     def _openFile(self) -> None:
-        super()._openFile()
+        super()._openFile()  # type: ignore[no-untyped-call]
         flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_APPEND)
-        if self.reopened is not None:
-            self.reopened(self.fileno())
+        for call in self.__dict__.setdefault("reopened", []):
+            call(self.fileno())
 
 
 class Clock:
@@ -206,8 +206,8 @@ def format_json(event: LogEvent) -> str:
     An event as one object of JSON, in ASCII and without control characters.
 
     First ``time`` (UTC, with milliseconds), ``level``, ``namespace``, ``worker``, its number, if one of several says
-    it, ``event`` if it has a name, and ``message``, the text; then the fields of the event; ``traceback`` in the end if there is one. A value that JSON does not know
-    becomes a text.
+    it, ``event`` if it has a name, and ``message``, the text; then the fields of the event; ``traceback`` in the end
+    if there is one. A value that JSON does not know becomes a text.
 
     :return: a line with its end; empty for an event that says nothing.
     """
@@ -345,7 +345,7 @@ def _destination(twistd: Mapping[str, Any]) -> LogFile | Descriptor | None:
         # A daemon has no terminal; twistd says so.
         return _stdout() if foreground else None
     try:
-        file: LogFile = LogFile.fromFullPath(name or _DEFAULT_FILE)
+        file: LogFile = LogFile.fromFullPath(name or _DEFAULT_FILE)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise ConfigError(f"--logfile {name or _DEFAULT_FILE}: {error.strerror}") from None
     _rotate_on_signal(file)

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string, without_secrets
 from smtpfw.config.backends import BUILT_IN, backend_from_string, backend_from_table
 from smtpfw.config.certificates import Stores, StoresOfPlan
 from smtpfw.config.checks import check_from_string
+from smtpfw.config.forwarding import GUARDED, defaults_for
 from smtpfw.config.listeners import Listener, parse_listener
 from smtpfw.config.places import Problems
 from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
-from smtpfw.config.tree import ListenTree, ServiceTree, Values
+from smtpfw.config.tree import ListenTree, ServiceTree, Text, Values
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.policies import RequireAuth, SenderBelongsToLogin
@@ -127,16 +129,19 @@ class _Planner:
         self._reactor = reactor
         self._problems = problems
         self._stores = stores
+        self._listeners: dict[str, list[Listener]] = {}
         self._deliveries: dict[str, Delivery] = {}
 
     def plan(self) -> ServicePlan:
         tree, problems = self._tree, self._problems
         with problems.at(tree.settings.place_of("python_path")):
             _extend_path(tree.settings["python_path"])
+        for listen in tree.listen:
+            self._listeners[listen.name] = self._parse_listeners(listen)
         for name, text in tree.deliver.items():
-            with problems.at(text.place, text.text):
-                backend = backend_from_string(text.text) if text.table is None else backend_from_table(text)
-                self._deliveries[name] = Delivery(name, text.text, backend)
+            shown = text.text if text.table is None else ""
+            with problems.at(text.place, shown):
+                self._deliveries[name] = Delivery(name, text.text, self._deliver(text))
         plans = [self._listen(listen) for listen in tree.listen]
         problems.check()
         return ServicePlan(
@@ -151,13 +156,10 @@ class _Planner:
         settings = listen.settings.over(self._tree.settings)
         config = self._config(settings)
         tls = self._tls(settings)
-        listeners = []
-        for on in listen.on:
-            with problems.at(on.place, on.text):
-                listener = parse_listener(on.text, on.place)
-                if listener.implicit_tls and tls is None and "tls" not in settings:
-                    raise ConfigError("smtps: needs a certificate; give tls, --tls CERT[:KEY]")
-                listeners.append(listener)
+        listeners = self._listeners[listen.name]
+        for listener in listeners:
+            if listener.implicit_tls and not settings["tls"]:
+                problems.add(listener.place, "smtps: needs a certificate; give tls, --tls CERT[:KEY]", listener.text)
         extensions = self._extensions(listen, settings)
         checks = tuple(self._checks(listen))
         backend = self._backend(listen, extensions, listeners, config)
@@ -172,6 +174,27 @@ class _Planner:
             extensions=extensions,
             checks=checks,
         )
+
+    def _parse_listeners(self, listen: ListenTree) -> list[Listener]:
+        listeners = []
+        for on in listen.on:
+            with self._problems.at(on.place, on.text):
+                listeners.append(parse_listener(on.text, on.place))
+        return listeners
+
+    def _deliver(self, text: Text) -> IBackend:
+        hostname = self._tree.settings["hostname"]
+        if self._tree.listen and self._tree.listen[0].routes is None:
+            # The command line: nobody but the backend asks who the client is.
+            (listen,) = self._tree.listen
+            backend = backend_from_string(text.text, defaults_for(self._listeners[listen.name], hostname))
+            if passes_on(backend) and not (getattr(backend, "trusted", True) or listen.auth):
+                raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
+            return backend
+        defaults = {GUARDED: False, **({"hello_name": hostname} if hostname else {})}
+        if text.table is None:
+            return backend_from_string(text.text, defaults)
+        return backend_from_table(text.text, text.table, defaults)
 
     def _config(self, settings: Values) -> ServerConfig | None:
         server = {name: settings[name] for name in SERVER_NAMES}

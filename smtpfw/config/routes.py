@@ -5,21 +5,16 @@ Routes of a listener: from what was written to a backend that knows where each r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any, Protocol
 
 from smtpfw.backends.mux import DISCARD, MuxBackend, Reject, Route, RouteList
-from smtpfw.config.listeners import Listener
+from smtpfw.config.listeners import Listener, trusted_by_default
 from smtpfw.config.places import Problems
 from smtpfw.config.settings import nearest
-from smtpfw.config.strings import parse_description
 from smtpfw.config.tree import ListenTree, RouteTree
 from smtpfw.interfaces import IBackend
 
-__all__ = ["Named", "backend_of_routes", "trusted_by_default"]
-
-#: Where the clients of a listener on loopback come from.
-_LOOPBACK = ("127.0.0.0/8", "::1")
+__all__ = ["Named", "backend_of_routes"]
 
 
 class Named(Protocol):
@@ -76,26 +71,3 @@ def _route(
             outcome = Reject() if route.reject is True else Reject(route.reject)
         return Route(route.to, outcome, logins=route.logins, networks=route.networks)
     return None
-
-
-def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
-    """Loopback, if clients can come from nowhere else."""
-    kinds = {_kind(listener) for listener in listeners}
-    return _LOOPBACK if "loopback" in kinds and kinds <= {"loopback", "unix"} else ()
-
-
-def _kind(listener: Listener) -> str:
-    description = parse_description(listener.endpoint)
-    if description.prefix == "unix":
-        return "unix"
-    interface = description.named.get("interface", "".join(description.positional[1:2]))
-    internet = description.prefix in ("tcp", "tcp6", "ssl")
-    return "loopback" if internet and _is_loopback(interface) else "elsewhere"
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return ip_address(interface).is_loopback
-    except ValueError:
-        # A name may mean anything, but for this one (RFC 6761 section 6.3).
-        return interface == "localhost"

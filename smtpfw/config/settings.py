@@ -225,8 +225,8 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting(
             "backend",
             BACKEND,
-            "what takes the mail: maildir:PATH, memory, discard, handler:module:function, or your own code as "
-            "package.module:Name",
+            "what takes the mail: maildir:PATH, memory, discard, handler:module:function, your own code as "
+            "package.module:Name; or passes it on: relay:HOST, lmtp:unix:PATH",
             given="maildir:./Maildir",
         ),
         Setting("python_path", FOLDER, "look for your own code here first. May be repeated", given=(), repeatable=True),

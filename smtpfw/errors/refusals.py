@@ -14,7 +14,7 @@ Rule 3: nothing of smtpfw is imported here but the codes and their texts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smtpfw.codes import standard_text
 
@@ -64,11 +64,15 @@ class SMTPError(Exception):
     :param enhanced_code: ``(class, subject, detail)`` or a text like ``5.7.1``; by default derived from ``code``.
     :param message: the text behind the codes; by default the standard text of ``code``. Line breaks make a multi-line
         reply; control characters are stripped when it is written.
+
+    :ivar result: what became of each recipient of a message that a client could not send, a
+        :class:`~smtpfw.wire.results.SendResult`; None otherwise.
     """
 
     code: int = 451
     enhanced_code: EnhancedCode = ENHANCED_CODE_NOT_SET
     message: str = "Requested action aborted: local error in processing"
+    result: Any = None
 
     def __init__(
         self,

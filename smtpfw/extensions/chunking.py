@@ -211,14 +211,15 @@ class ChunkTransfer(Transfer):
     :param binary: send the octets as they are; otherwise no bare CR or LF goes out.
     """
 
-    __slots__ = ("_connection", "_decoder", "_ends_line", "_finishing", "_kept", "_limit", "_size")
+    __slots__ = ("_binary", "_connection", "_decoder", "_ends_line", "_finishing", "_kept", "_limit", "_size")
 
     def __init__(self, connection: ClientConnection, binary: bool) -> None:
         super().__init__()
         self._connection = connection
         # What we send is held to the rule for what we take.
         self._decoder = BinaryDecoder() if binary else ChunkDecoder()
-        self._ends_line = binary
+        self._binary = binary
+        self._ends_line = True
         self._kept: list[bytes] = []
         self._size = 0
         self._limit = connection.config.chunk_bytes
@@ -229,11 +230,12 @@ class ChunkTransfer(Transfer):
         if data:
             self._kept.append(data)
             self._size += len(data)
+            self._ends_line = data.endswith(b"\n")
             if self._size >= self._limit:
                 self._send(last=False)
 
     def finish(self, sending: Sending) -> None:
-        if not self._ends_line and self._size and not self._kept[-1].endswith(b"\n"):
+        if not (self._binary or self._ends_line):
             # A text ends with the end of a line, by BDAT as it does by DATA.
             self._kept.append(_CRLF)
             self._size += len(_CRLF)

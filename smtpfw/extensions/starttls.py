@@ -68,17 +68,23 @@ class StartTLSExchange(Exchange):
         if connection.tls:
             raise BadSequence("TLS is on already")
         if not connection.peer.offers("STARTTLS"):
-            error = TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)
-            connection.cancel_waiting(error)
-            raise error
+
+            def failed() -> TLSFailed:
+                return TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)
+
+            connection.cancel_waiting(failed)
+            raise failed()
         connection.write_line(b"STARTTLS\r\n")
 
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         if reply.code >= 400:
-            error = Refused(reply, phase=self.phase, peer=connection.peer_name)
+
+            def refused() -> Refused:
+                return Refused(reply, phase=self.phase, peer=connection.peer_name)
+
             # What was asked for behind it was meant for a safe line; who hears of the error may ask for something else.
-            connection.cancel_waiting(error)
-            self.finish(error)
+            connection.cancel_waiting(refused)
+            self.finish(refused())
             return True
         if reply.code != 220:
             connection.fail(TLSFailed(f"{reply.code} to STARTTLS", phase=self.phase, peer=connection.peer_name))

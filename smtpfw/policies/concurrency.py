@@ -98,9 +98,7 @@ class Concurrency(Check):
     def share(self, workers: int) -> Concurrency:
         """Its like for one of several processes that count each for themselves: a part of each limit, rounded up."""
         limits = {kind: -(-limit // workers) for kind, limit in self.limits.items()}
-        return Concurrency(
-            ipv4_prefix=self._grouping.ipv4_prefix, ipv6_prefix=self._grouping.ipv6_prefix, **limits
-        )
+        return Concurrency(ipv4_prefix=self._grouping.ipv4_prefix, ipv6_prefix=self._grouping.ipv6_prefix, **limits)
 
     def describe(self) -> str:
         """What it does, in words."""

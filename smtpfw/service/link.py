@@ -86,7 +86,7 @@ class Link:
     def logPrefix(self) -> str:
         return "smtpfw"
 
-    def doRead(self) -> Exception | None:
+    def doRead(self) -> Any:
         try:
             octets, descriptors, _, _ = socket.recv_fds(self._socket, _OCTETS, _DESCRIPTORS)
         except BlockingIOError:
@@ -97,8 +97,7 @@ class Link:
         *lines, self._line = (self._line + octets).split(b"\n")
         for line in lines:
             self._told(line.decode("ascii", "replace"), self._descriptors)
-        gone: Exception = main.CONNECTION_DONE
-        return None if octets else gone
+        return None if octets else main.CONNECTION_DONE
 
     def connectionLost(self, reason: object) -> None:
         self._socket.close()

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -86,8 +87,8 @@ class Launcher:
     twistd: Mapping[str, Any]
     observer: Observer | None = None
     protocol_log: ProtocolLog | None = None
-    folder: str = field(default_factory=os.getcwd)
-    path: list[str] = field(default_factory=lambda: [os.path.abspath(entry) for entry in sys.path])
+    folder: Path = field(default_factory=Path.cwd)
+    path: list[str] = field(default_factory=lambda: [str(Path(entry).absolute()) for entry in sys.path])
 
     def start(
         self, worker: Worker, number: int, workers: int, sockets: list[list[int]], config: int | None
@@ -126,7 +127,7 @@ class Launcher:
                 [sys.executable, "-c", _RUN, *self._twistd(), "smtpfw", *self.words],
                 environ,
                 # A folder that we are in already may be one that we could not enter again.
-                None if os.getcwd() == self.folder else self.folder,
+                None if Path.cwd() == self.folder else str(self.folder),
                 childFDs=descriptors,
             )
         except BaseException:
@@ -293,7 +294,7 @@ class Workers(Generation):
         self._starting = Deferred()
         log = self._log_file
         if log is not None:
-            log.reopened = self._hand_out_log
+            log.reopened.append(self._hand_out_log)
         for number in self._numbers:
             self._spawn(number)
         try:
@@ -308,9 +309,6 @@ class Workers(Generation):
         """New connections are for this configuration from now on."""
         super().take_over()
         self._serving = True
-        log = self._log_file
-        if log is not None:
-            log.reopened = self._hand_out_log
         self._divide()
 
     async def left(self) -> None:
@@ -359,7 +357,7 @@ class Workers(Generation):
                 self._log.info("Worker {worker} serves, process {pid}", worker=worker.number, pid=worker.pid)
                 self._divide()
             elif len(self._workers) == len(self._numbers) and all(one.ready for one in self._workers.values()):
-                self._started()
+                self._begun()
         elif line == "retired" and not worker.retired.called:
             worker.retired.callback(None)
 
@@ -371,7 +369,7 @@ class Workers(Generation):
                 self._all_gone()
             return
         if not self._serving:
-            self._started(ConfigError(f"worker {worker.number} {how} before it was ready; the log says why"))
+            self._begun(ConfigError(f"worker {worker.number} {how} before it was ready; the log says why"))
             return
         delay = self._delay(worker)
         self._log.error(
@@ -401,7 +399,7 @@ class Workers(Generation):
                 worker.serves = serves
                 worker.say(f"serve {' '.join(map(str, serves))}")
 
-    def _started(self, problem: ConfigError | None = None) -> None:
+    def _begun(self, problem: ConfigError | None = None) -> None:
         if self._starting is not None and not self._starting.called:
             if problem is None:
                 self._starting.callback(None)
@@ -438,7 +436,10 @@ class Workers(Generation):
 
     def _all_gone(self) -> None:
         # Whoever waits for the start is told that there is nothing to wait for; he knows why.
-        self._started()
+        self._begun()
+        log = self._log_file
+        if log is not None and self._hand_out_log in log.reopened:
+            log.reopened.remove(self._hand_out_log)
         if self._config is not None:
             self._config.close()
             self._config = None
@@ -470,7 +471,7 @@ class _Held:
 
 
 def _keep(octets: bytes) -> Any:
-    file = tempfile.TemporaryFile(buffering=0)
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - workers read it as long as there are any
     file.write(octets)
     return file
 

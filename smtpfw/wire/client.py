@@ -95,9 +95,9 @@ class ClientConnection:
     """
 
     __slots__ = (
-        "_begun", "_buffer", "_due", "_introduced", "_octets", "_reader", "_running", "_waiting", "config", "driver",
-        "extensions", "hello_name", "is_over", "lmtp", "mechanism", "needs_reset", "over", "peer", "peer_name",
-        "pipelining", "replies", "tls", "tls_verified", "transaction", "transcript", "wants_ready",
+        "_begun", "_buffer", "_due", "_introduced", "_octets", "_reader", "_running", "_turn", "_waiting", "config",
+        "driver", "extensions", "hello_name", "is_over", "lmtp", "mechanism", "needs_reset", "over", "peer",
+        "peer_name", "pipelining", "replies", "tls", "tls_verified", "transaction", "transcript", "wants_ready",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +135,8 @@ class ClientConnection:
         self._due: list[bytes] = []
         self.transcript: Transcript | None = None
         self._octets = 0
+        # How often octets have come.
+        self._turn = 0
         # Those that are being said or wait for replies, in order; and those that nothing was said of yet.
         self._begun: deque[Exchange] = deque((Greeting(greeted),))
         self._waiting: deque[Exchange] = deque()
@@ -145,6 +147,7 @@ class ClientConnection:
         """Take what came from the peer, and go on as far as possible."""
         if self.is_over:
             return
+        self._turn = turn = self._turn + 1
         buffer, reader, begun = self._buffer, self._reader, self._begun
         texts, known = reader.texts, reader.known
         buffer.append(data)
@@ -156,7 +159,8 @@ class ClientConnection:
                 if self.transcript is not None:
                     self._end_octets(self.transcript)
                     self.transcript.reply(reply.wire)
-                if not begun:
+                if not begun or begun[0].turn == turn:
+                    # What was said is answered; what we say to that can't have been heard yet.
                     self._take_unasked(reply)
                     return
                 self.replies += 1
@@ -166,7 +170,7 @@ class ClientConnection:
                     begun.popleft()
                 if reply.code == 421:
                     # It closes the connection, whatever it answers (RFC 5321 section 3.8).
-                    self.fail(Refused(reply, phase=phase, peer=self.peer_name))
+                    self._end(Refused(reply, phase=phase, peer=self.peer_name), exchange)
                 if self.is_over:
                     return
                 if lone and buffer and not (phase in _SEVERAL_REPLIES and (self.pipelining or self.lmtp)):
@@ -225,6 +229,7 @@ class ClientConnection:
                     self._waiting.appendleft(Command(_RSET, self._reset))
                 exchange = self._waiting.popleft()
                 self._begun.append(exchange)
+                exchange.turn = self._turn
                 try:
                     exchange.begin(self)
                 except Exception as error:
@@ -252,6 +257,11 @@ class ClientConnection:
     def idle(self) -> bool:
         """Whether nothing is under way, and nothing waits."""
         return not self._begun and not self._waiting
+
+    @property
+    def all_told(self) -> bool:
+        """Whether nobody waits for anything; it may be within the last answer that somebody says so."""
+        return not self._waiting and all(exchange.told for exchange in self._begun)
 
     @property
     def phase(self) -> str:
@@ -333,7 +343,11 @@ class ClientConnection:
 
     def fail(self, error: ClientError) -> None:
         """The connection can't be used any more."""
-        self._end(error)
+        self._end(error, self._begun[0] if self._begun else None)
+
+    def is_first(self, exchange: Exchange) -> bool:
+        """Whether the next reply is for this one."""
+        return bool(self._begun) and self._begun[0] is exchange
 
     @property
     def octets_behind(self) -> bool:
@@ -348,7 +362,8 @@ class ClientConnection:
         else:
             self.fail(self._broken(f"a reply to nothing: {reply.code}"))
 
-    def _end(self, error: ClientError | None) -> None:
+    def _end(self, error: ClientError | None, culprit: Exchange | None = None) -> None:
+        """End it; the culprit is what the error was the answer to."""
         if self.is_over:
             return
         self.is_over = True
@@ -361,7 +376,7 @@ class ClientConnection:
         # First the end, then the news of it: who asks for something else now is told so.
         self.driver.closed(error)
         for exchange in begun:
-            at_fault = error is not None and exchange is begun[0]
+            at_fault = error is not None and exchange is culprit
             exchange.fail(error if at_fault and error is not None else self._too_late(exchange.phase))
         for exchange in waiting:
             exchange.fail(self._too_late())

@@ -42,9 +42,11 @@ class Exchange:
 
     :ivar phase: what is waited for, as errors name it.
     :ivar sent: whether something else may be sent behind it already.
+    :ivar told: whether whoever asked has heard what came of it.
+    :ivar turn: how often octets had come when it was begun.
     """
 
-    __slots__ = ("_done", "phase", "sent")
+    __slots__ = ("_done", "phase", "sent", "told", "turn")
 
     #: Whether EHLO has to be said first.
     needs_hello = True
@@ -55,7 +57,8 @@ class Exchange:
 
     def __init__(self, phase: str, done: Done) -> None:
         self.phase = phase
-        self.sent = False
+        self.sent = self.told = False
+        self.turn = 0
         self._done: Done | None = done
 
     def begin(self, connection: ClientConnection) -> None:
@@ -85,6 +88,7 @@ class Exchange:
         """Tell whoever asked; only the first time counts."""
         done, self._done = self._done, None
         if done is not None:
+            self.told = True
             done(result)
 
 
@@ -192,6 +196,7 @@ class Hello(Exchange):
         if reply.code < 400:
             connection.fail(BrokenPeer(f"{reply.code} to {self.phase}", phase=self.phase, peer=connection.peer_name))
             return True
+
         def refused() -> Refused:
             return Refused(reply, phase=self.phase, peer=connection.peer_name)
 

@@ -20,7 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from smtpfw.errors import BrokenPeer, ClientError, ConnectionFailed, Refused, SMTPError, UnknownOutcome
+from smtpfw.errors import (
+    BrokenPeer,
+    ClientError,
+    ConnectionFailed,
+    LocalProtocolError,
+    Refused,
+    SMTPError,
+    UnknownOutcome,
+)
 from smtpfw.wire.commands import format_mail, format_rcpt
 from smtpfw.wire.exchange import Done, Exchange
 from smtpfw.wire.message import OutgoingMessage
@@ -80,8 +88,10 @@ class Sending(Exchange):
             return
         # A function and no method: that would be a reference to itself, and keep the message until the collector runs.
         self._take: Callable[[Sending, Reply], bool] = Sending._mail_reply
-        if connection.needs_reset:
+        if connection.needs_reset or connection.transaction is not None:
+            # Somebody has given up a transaction, or begun one step by step and left it.
             connection.needs_reset = False
+            connection.transaction = None
             lines.insert(0, _RSET)
             self.phase = "RSET"
             self._take = Sending._reset_reply
@@ -97,6 +107,8 @@ class Sending(Exchange):
 
     def _envelope(self, connection: ClientConnection) -> list[bytes]:
         message, peer = self.message, connection.peer
+        if not message.recipients:
+            raise LocalProtocolError("a message needs a recipient")
         lines = [format_mail(message.sender, peer.mail_parameters(connection, message))]
         named = self._named
         for result in self.results:
@@ -120,6 +132,7 @@ class Sending(Exchange):
         """Begin behind the recipients: these have been accepted."""
         self._connection = connection
         self._transfer = self._choose_transfer(connection)
+        connection.transaction = None
         self._accepted = accepted
         self._recipients_answered()
 
@@ -162,6 +175,9 @@ class Sending(Exchange):
             self._accepted.append(result)
         elif code >= 400:
             result.error = self._refused(reply)
+            if code == 421:
+                # The connection ends here, so nothing else is said.
+                return False
         else:
             return self._broken(reply)
         if self._index < len(self._named):
@@ -204,7 +220,7 @@ class Sending(Exchange):
         return self._broken(reply)
 
     def _reply_to_nothing(self, reply: Reply) -> bool:
-        return self._end()
+        return self._broken(reply) if 300 <= reply.code < 400 else self._end()
 
     def _body_reply(self, reply: Reply) -> bool:
         assert self._transfer is not None
@@ -292,23 +308,29 @@ class Sending(Exchange):
         """The message ends here, as its transfer says: whoever asked gets the error."""
         if self._error is None:
             self._error = error
+            for result in self._accepted:
+                result.error = error
             self._connection.driver.stop_body(self)
             self._end()
 
     def cancel(self) -> None:
         super().cancel()
-        cancelled = ConnectionFailed("cancelled by the caller", phase=self.phase, peer=self._connection.peer_name)
+        cancelled = self._cancelled()
         if self.phase == "BODY":
             self.abandon(cancelled)
         elif self.phase != "END":
-            # The peer may begin to wait for the message at any moment.
             self.give_up(cancelled)
-            self._connection.fail(cancelled)
+            if self._connection.is_first(self):
+                # The peer may begin to wait for the message at any moment.
+                self._connection.fail(cancelled)
+            else:
+                # Those before it have their answers still to come.
+                self._take = Sending._cancelled_reply
 
     def fail(self, error: Exception) -> None:
         if self.phase == "BODY":
             self._connection.driver.stop_body(self)
-        if self.phase == "END":
+        if self.phase == "END" and self._error is None:
             if isinstance(error, Refused):
                 # 421: LMTP's first recipient was told, the others were not.
                 error = self._unknown("the connection ended with 421 before all replies had come")
@@ -331,6 +353,13 @@ class Sending(Exchange):
                     result.error = error
         self.finish(_outcome(self.results, self._final, error))
         return True
+
+    def _cancelled_reply(self, reply: Reply) -> bool:
+        self._connection.fail(self._cancelled())
+        return True
+
+    def _cancelled(self) -> ConnectionFailed:
+        return ConnectionFailed("cancelled by the caller", phase=self.phase, peer=self._connection.peer_name)
 
     def _say_next(self) -> None:
         if self._lines:
@@ -360,6 +389,6 @@ def _outcome(results: list[RecipientResult], final: Reply | None, error: Excepti
         errors = [one.error for one in results if one.error is not None]
         # Where some may be tried again, all may: the mildest says so.
         error = next((one for one in errors if getattr(one, "temporary", False)), errors[0])
-    if isinstance(error, ClientError):
+    if isinstance(error, ClientError | SMTPError):
         error.result = result
     return error

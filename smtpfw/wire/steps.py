@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smtpfw.errors import BadSequence
+from smtpfw.errors import BadSequence, LocalProtocolError
 from smtpfw.wire.commands import format_mail, format_rcpt
 from smtpfw.wire.exchange import Command, Done
 from smtpfw.wire.grammar import NULL_SENDER, Address
@@ -103,8 +103,10 @@ class BodyStep(Sending):
         if transaction is None or not transaction.recipients:
             raise BadSequence("No recipient has been accepted")
         content = self.message.body
+        if content.binary and transaction.options.body != "BINARYMIME":
+            # RFC 3030 section 3: the peer would take it for lines of text.
+            raise LocalProtocolError("the message is binary, and MAIL did not say so: give it BODY=BINARYMIME")
         self.message = OutgoingMessage(transaction.sender, transaction.recipients, content, transaction.options)
         connection.peer.check_content(self.message)
         self.results = [RecipientResult(recipient) for recipient in transaction.recipients]
-        connection.transaction = None
         self.send_to(connection, self.results)

@@ -27,6 +27,7 @@ from smtpfw.client import (
 )
 from smtpfw.client.destination import Destination
 from smtpfw.errors import (
+    BrokenPeer,
     ConnectionFailed,
     DataTooLarge,
     ExtensionMissing,
@@ -42,11 +43,11 @@ from smtpfw.errors import (
 )
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.extensions.auth import AUTH
+from smtpfw.extensions.binarymime import BODY as BODY_PARAMETER
 from smtpfw.extensions.dsn import ENVID, NOTIFY, ORCPT, RET, OriginalRecipient
-from smtpfw.extensions.eightbitmime import BODY as BODY_PARAMETER
 from smtpfw.extensions.requiretls import REQUIRETLS
 from smtpfw.extensions.size import SIZE
-from smtpfw.sasl import Plain
+from smtpfw.sasl import CramMD5, Plain
 from smtpfw.sasl.checkers import FunctionChecker
 from smtpfw.testing import (
     MESSAGE,
@@ -481,6 +482,8 @@ def test_what_is_needed_is_asked_for_and_nothing_else(
         (("8BITMIME",), {"recipients": ["ä@b.test"]}, "SMTPUTF8"),
         (("8BITMIME",), {"body": "Subject: ä\r\n\r\n"}, "SMTPUTF8"),
         (("CHUNKING", "8BITMIME"), {"options": {BODY_PARAMETER: "BINARYMIME"}}, "BINARYMIME"),
+        # A server that offers the one without the other: by DATA its octets would not stay as they are.
+        (("BINARYMIME", "8BITMIME"), {"options": {BODY_PARAMETER: "BINARYMIME"}}, "CHUNKING"),
         ((), {"options": {SIZE: 5}}, "SIZE"),
         ((), {"options": {RET: "FULL"}}, "DSN"),
         (
@@ -585,6 +588,121 @@ def test_newlines_dots_and_the_end() -> None:
     assert peer.send("250 OK\r\n250 OK\r\n354 go on\r\n") == b"..a\r\n..\r\n..\r\n\r\n\r\nb\r\n.\r\n"
 
 
+def test_chunks_ahead_of_their_replies() -> None:
+    config = ClientConfig(hello_name="me.test", chunk_bytes=10)
+    for offers, ahead in (("CHUNKING",), 1), (("PIPELINING", "CHUNKING"), 4):
+        peer = Peer(*offers, config=config)
+        sent = peer.client.send_mail("a@b.test", ["c@d.test"], iter([b"12345678\r\n"] * 8))
+        peer.said()
+        peer.send("250 OK\r\n250 OK\r\n" if ahead == 4 else "250 OK\r\n")
+        said = peer.said() if ahead == 4 else peer.send("250 OK\r\n")
+        heard = 0
+        while not sent.called:
+            heard += 1
+            assert heard < 10
+            said += peer.send("250 OK\r\n")
+            assert said.count(b"BDAT") <= heard + ahead
+        assert said.endswith(b"BDAT 0 LAST\r\n") and heard == 9
+
+
+@pytest.mark.parametrize("offer", ["", "CHUNKING"])
+def test_a_source_that_breaks_off(offer: str) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield BODY
+        raise ZeroDivisionError
+
+    peer = Peer(*filter(None, [offer]))
+    sent = peer.client.send_mail("a@b.test", ["c@d.test"], pieces())
+    for reply in ("250 OK\r\n", "250 OK\r\n", "354 go on\r\n")[: 2 if offer else 3]:
+        peer.send(reply)
+    assert isinstance(error_of(sent), ZeroDivisionError)
+    if offer:
+        # Nothing of it was said, so the connection can be used.
+        peer.client.send_mail("a@b.test", ["c@d.test"], BODY)
+        assert peer.said() == b"RSET\r\n"
+    else:
+        assert peer.server.closed and b"\r\n.\r\n" not in peer.server.link.said_by_client
+
+
+def test_an_answer_before_the_end() -> None:
+    peer = Peer(config=ClientConfig(hello_name="me.test", chunking=False))
+    never: Deferred[bytes] = Deferred()
+
+    async def pieces() -> Any:
+        yield BODY
+        await never
+
+    sent = peer.client.send_mail("a@b.test", ["c@d.test"], pieces())
+    for reply in ("250 OK\r\n", "250 OK\r\n", "354 go on\r\n", "552 5.3.4 too large\r\n"):
+        peer.send(reply)
+    error = error_of(sent)
+    assert isinstance(error, Refused) and (error.code, error.phase) == (552, "BODY")
+    assert peer.server.closed and b"\r\n.\r\n" not in peer.server.link.said_by_client
+    peer = Peer("CHUNKING", config=ClientConfig(hello_name="me.test", chunk_bytes=10))
+    sent = peer.client.send_mail("a@b.test", ["c@d.test"], iter([b"12345678\r\n"] * 8))
+    for reply in ("250 OK\r\n", "250 OK\r\n", "552 5.3.4 too large\r\n"):
+        peer.send(reply)
+    assert isinstance(error_of(sent), Refused)
+    peer.client.mail("a@b.test")
+    assert peer.said() == b"RSET\r\n"
+
+
+def test_too_many_recipients_is_temporary() -> None:
+    peer = Peer()
+    peer.client.mail("a@b.test")
+    peer.send("250 OK\r\n")
+    refused = peer.client.rcpt("c@d.test")
+    peer.send("552 5.5.3 too many\r\n")
+    assert error_of(refused).temporary
+
+
+def test_a_server_that_takes_no_octets() -> None:
+    peer = Peer()
+    sent = peer.client.send_mail("a@b.test", ["c@d.test"], b"x" * 1_000_000)
+    peer.send("250 OK\r\n")
+    peer.send("250 OK\r\n")
+    peer.server.pause_writing()
+    peer.send("354 go on\r\n")
+    peer.clock.advance(179)
+    assert not sent.called
+    peer.clock.advance(1)
+    error = error_of(sent)
+    assert isinstance(error, TimedOut) and error.phase == "BODY"
+
+
+# -- TLS that does not come ---------------------------------------------------------------------
+
+
+OFFER = ("EHLO", b"250-mx.test\r\n250 STARTTLS\r\n")
+REFUSED = ("STARTTLS", b"454 4.7.0 not now\r\n")
+
+
+def test_a_starttls_that_is_refused(tls: TLS) -> None:
+    for hello, *steps in ((OFFER, REFUSED), (("EHLO", b"250 mx.test\r\n"),)):
+        endpoint = MemoryEndpoint(ScriptedPeer([GREETING, hello, *steps, silence]))
+        with pytest.raises(TLSFailed):
+            endpoint.run(connect(endpoint, tls="required", config=CONFIG, reactor=Clock(), **tls.verified))
+        assert endpoint.links[0].client_transport.closed
+        peer = ScriptedPeer([GREETING, hello, *steps, ("MAIL", b"250 OK\r\n"), silence])
+        endpoint = MemoryEndpoint(peer)
+        client = endpoint.run(connect(endpoint, tls="opportunistic", config=CONFIG, reactor=Clock()))
+        assert endpoint.run(client.mail("a@b.test")).code == 250
+        client.close()
+        endpoint.flow()
+        peer.assert_played()
+
+
+@pytest.mark.parametrize("behind", [b"250 injected\r\n", b"\0" * 100])
+@pytest.mark.parametrize("policy", ["opportunistic", "required"])
+def test_a_handshake_that_fails_is_the_end_whatever_the_policy(tls: TLS, policy: str, behind: bytes) -> None:
+    peer = ScriptedPeer([GREETING, OFFER, ("STARTTLS", [b"220 go\r\n", behind], silence)])
+    endpoint = MemoryEndpoint(peer)
+    with pytest.raises(TLSFailed):
+        endpoint.run(connect(endpoint, tls=policy, config=CONFIG, reactor=Clock(), **tls.verified))
+    assert endpoint.links[0].client_transport.closed
+    assert b"MAIL" not in peer.in_clear and peer.in_clear.count(b"EHLO") == 1
+
+
 # -- logging in -------------------------------------------------------------------------------------
 
 
@@ -623,6 +741,16 @@ def test_tls_is_verified_only_with_a_certificate_for_the_name(tls: TLS) -> None:
     with pytest.raises(TLSFailed, match="not for this name"):
         server.send(auth=("tim", "secret"), tls_name="other.test", ca=tls.ca)
     assert server.backend.messages == []
+
+
+def test_a_challenge_that_makes_no_sense() -> None:
+    peer = Peer("AUTH CRAM-MD5", name="mx.test")
+    log_in = peer.client.auth(CramMD5("tim", "secret"))
+    assert peer.said() == b"AUTH CRAM-MD5\r\n"
+    assert peer.send("334 !!!\r\n") == b"*\r\n"
+    assert peer.send("501 5.7.0 cancelled\r\n") == b""
+    assert isinstance(error_of(log_in), BrokenPeer)
+    assert peer.server.closed
 
 
 # -- the end ------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def test_a_function_in_a_module_of_one_file(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("maildri:/x", "unknown backend 'maildri'; did you mean maildir?"),
-        ("", "unknown backend '' (known are discard, handler, maildir, memory"),
+        ("", "unknown backend '' (known are discard, handler, lmtp, maildir, memory, relay;"),
         ("memory:max_message=3", "max_message"),
         ("memory:max_messages=three", "max_messages: 'three' is no number"),
         ("discard:x", "it is written discard"),

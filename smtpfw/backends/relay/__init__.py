@@ -1,5 +1,6 @@
-"""Mail that is passed on while it arrives, by LMTP and by SMTP. See :mod:`smtpfw.backends.relay.backend`."""
+"""Mail that is passed on while it arrives: by LMTP (:mod:`.lmtp`) and by SMTP (:mod:`.smtp`)."""
 
-from smtpfw.backends.relay.backend import LMTPBackend, RelayBackend
+from smtpfw.backends.relay.lmtp import LMTPBackend
+from smtpfw.backends.relay.smtp import RelayBackend
 
 __all__ = ["LMTPBackend", "RelayBackend"]

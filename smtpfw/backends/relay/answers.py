@@ -36,10 +36,16 @@ _OF_THE_SENDER = frozenset({"MAIL", "RCPT", "DATA", "BODY", "END"})
 #: Replies about a login or about TLS, whatever they answer (RFC 4954 section 6, RFC 3207 section 4).
 _ABOUT_LOGIN = frozenset({454, 530, 534, 535, 538})
 
+#: It has lost the thread, or we have: a sender's commands come in their order, or not at all. Some say 503 for "log in
+#: first".
+_ABOUT_DIALOG = frozenset({502, 503})
+
 _LOGIN_STEPS = frozenset({"STARTTLS", "TLS", "AUTH"})
 
 #: Closes the connection; said to the sender, it would close that one as well.
 _CLOSING = 421
+
+_ABOUT_US = _ABOUT_LOGIN | _ABOUT_DIALOG | {_CLOSING}
 
 #: What may be said of an address that is accepted (RFC 5321 section 4.2.2); all else is plain 250.
 _ACCEPTED = frozenset({250, 251})
@@ -48,7 +54,7 @@ _ACCEPTED = frozenset({250, 251})
 def is_ours(error: Exception) -> bool:
     """Whether it is no business of the sender's, so that the operator has to hear of it."""
     if isinstance(error, Refused):
-        return error.code == _CLOSING or error.code in _ABOUT_LOGIN or error.phase not in _OF_THE_SENDER
+        return error.phase not in _OF_THE_SENDER or error.code in _ABOUT_US
     return isinstance(error, (ClientError, LocalProtocolError, ConfigError)) and not isinstance(error, SMTPError)
 
 
@@ -76,7 +82,7 @@ def _answer_of_refusal(error: Refused) -> SMTPError:
         return SMTPError(451, (4, 4, 2), text)
     if code in _ABOUT_LOGIN or error.phase in _LOGIN_STEPS:
         return SMTPError(451, (4, 7, 0), "The next server does not let us in, try again later")
-    if error.phase not in _OF_THE_SENDER:
+    if is_ours(error):
         return ForwardingFailed()
     enhanced = None if error.enhanced_code == NO_ENHANCED_CODE else error.enhanced_code
     if code >= 500 and error.temporary:
@@ -117,4 +123,6 @@ def merged(outcomes: Iterable[Exception | Reply | None]) -> Reply | str | None:
             raise SMTPError(451, error.enhanced_code, error.message)
     if errors:
         raise errors[0]
+    if not yes:
+        raise ValueError("a message to nobody is no success")
     return said(yes[0])

@@ -3,11 +3,7 @@ Which hosts take mail for a domain, when nobody has told us of a smarthost.
 
 By RFC 5321 section 5.1.
 
-Rule 1: mail does not come back to ourselves: where we are one of the mail
-exchangers, only those that are better than we may be asked. Where none is, the
-domain is ours, and its mail should have gone elsewhere.
-
-Rule 2: whoever owns a domain says where its mail goes, and may be an attacker:
+Rule: whoever owns a domain says where its mail goes, and may be an attacker:
 hosts of this machine and of private networks are left out, for behind them
 stand servers that trust whoever reaches them.
 """
@@ -19,19 +15,20 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
-from smtpfw.client import Connector, Destination, Hop, look_up_mx
-from smtpfw.errors import NoRoute, SMTPError
+from smtpfw.backends.relay.ourselves import without_ourselves
+from smtpfw.client import Connector, Destination, look_up_mx
+from smtpfw.errors import NoRoute
 from smtpfw.interfaces import IConnection
 
-__all__ = ["MailExchangers", "is_public", "without_ourselves"]
+__all__ = ["MailExchangers", "is_public"]
 
 SMTP_PORT = 25
 
 #: How many addresses are tried for a message; RFC 5321 section 5.1: at least two; Postfix smtp_mx_address_limit 5.
 MAX_ADDRESSES = 5
 
-#: RFC 6052 section 2.1, RFC 8215: an IPv4 address stands in the last 32 bits.
-_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+#: RFC 6052 section 2.1, RFC 8215, RFC 4291 section 2.5.5.1: an IPv4 address stands in the last 32 bits.
+_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
 
 
 class MailExchangers:
@@ -67,9 +64,8 @@ class MailExchangers:
         """
         hops = await look_up_mx(domain, self._resolver(), clock=self._clock())
         hops = without_ourselves(hops, connection, self._port)
-        places = [
-            (hop.host, address) for hop in hops for address in hop.addresses if self._allow_private or is_public(address)
-        ]
+        found = [(hop.host, address) for hop in hops for address in hop.addresses]
+        places = [place for place in found if self._allow_private or is_public(place[1])]
         if not places:
             raise NoRoute(f"{domain}: no mail exchanger has a public address")
         return [self._to(host, address) for host, address in places[:MAX_ADDRESSES]]
@@ -80,37 +76,15 @@ class MailExchangers:
         return replace(self._connector, destination=destination, name=address if host.startswith("[") else host)
 
 
-def without_ourselves(hops: list[Hop], connection: IConnection, port: int = SMTP_PORT) -> list[Hop]:
-    """
-    Those that are better than we, if we are one of them.
-
-    :param connection: knows our name, and the address that a client has found us at.
-    :raises SMTPError: 554 5.4.6, if there is none.
-    """
-    ours = [hop.preference for hop in hops if _is_us(hop, connection, port)]
-    if not ours:
-        return hops
-    better = [hop for hop in hops if hop.preference < min(ours)]
-    if not better:
-        raise SMTPError(554, (5, 4, 6), "Mail for this domain loops back to ourselves")
-    return better
-
-
-def _is_us(hop: Hop, connection: IConnection, port: int) -> bool:
-    local: Any = connection.local
-    # By the port, too: a server for submission may stand beside the mail exchanger of the same machine.
-    found_here = getattr(local, "host", None) in hop.addresses and getattr(local, "port", None) == port
-    return found_here or hop.host == connection.hostname.lower()
-
-
 def is_public(address: str) -> bool:
     """Whether an address is one of the Internet; one that has an IPv4 address in it is what that is."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv6Address):
         inner = _inner(parsed)
         if inner is not None:
-            return inner.is_global
-    return parsed.is_global
+            parsed = inner
+    # Python calls addresses of groups global, too.
+    return parsed.is_global and not parsed.is_multicast
 
 
 def _inner(address: IPv6Address) -> IPv4Address | None:

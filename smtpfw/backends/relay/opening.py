@@ -5,7 +5,7 @@ Rule 1: hops are tried in their order until MAIL has been accepted by one. From
 then on a message belongs to that one: it is never said to two.
 
 Rule 2: a hop that has failed is tried last for a while, so that not every
-message waits for it again.
+message waits for it again. One that is slow leaves some time for the others.
 
 Rule 3: a connection that a pool had kept may have ended meanwhile, and only
 MAIL shows it: so each hop has a second chance.
@@ -13,23 +13,20 @@ MAIL shows it: so each hop has a second chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError
 
 from smtpfw.backends.relay.answers import answer_of, is_ours
+from smtpfw.backends.relay.ourselves import loop_error
 from smtpfw.backends.relay.parameters import for_mail
-from smtpfw.client import Connector, SMTPClientProtocol
-from smtpfw.client.pool import Pool
-from smtpfw.client.pools import Pools
+from smtpfw.client import Connector, Pool, Pools, SMTPClientProtocol
 from smtpfw.errors import (
     ClientError,
     ConfigError,
     ConnectionFailed,
     ExtensionMissing,
-    ForwardingFailed,
     LocalProtocolError,
     Refused,
     SMTPError,
@@ -41,17 +38,23 @@ from smtpfw.wire.replies import Reply
 
 __all__ = ["NextHop", "Openings", "label"]
 
-#: Seconds for which a hop that has failed is tried behind the others.
-AVOIDED_FOR = 60.0
+#: Seconds for which a hop that has failed is tried behind the others. Postfix minimal_backoff_time 300.
+AVOIDED_FOR = 300.0
 
 #: How many hops that have failed are remembered.
 MAX_REMEMBERED = 1000
 
+#: Seconds that the end waits for transactions under way, and for answers to QUIT. Whoever ends a server has given them
+#: a time of grace already.
+CLOSING_TIME = 10.0
+
 #: Called with what went wrong at a hop, and its name.
 Report = Callable[[Exception, str], None]
 
+#: Whether a next hop is ourselves.
+IsUs = Callable[[Connector, SMTPClientProtocol], bool]
 
-@dataclass(frozen=True, slots=True)
+
 class NextHop:
     """
     A transaction that is open at a next hop.
@@ -61,14 +64,17 @@ class NextHop:
     :ivar name: whom it belongs to, for logs.
     """
 
-    client: SMTPClientProtocol
-    reply: Reply
-    name: str
-    _pool: Pool
+    __slots__ = ("_leave", "client", "name", "reply")
+
+    def __init__(self, client: SMTPClientProtocol, reply: Reply, name: str, leave: Callable[[NextHop], None]) -> None:
+        self.client = client
+        self.reply = reply
+        self.name = name
+        self._leave = leave
 
     def leave(self) -> None:
         """It is over; whatever is open there is reset."""
-        self._pool.release(self.client)
+        self._leave(self)
 
 
 def label(connector: Connector) -> str:
@@ -79,50 +85,36 @@ def label(connector: Connector) -> str:
 
 class Openings:
     """
-    :param pools: have connections.
-    :param clock: gives who tells the time.
-    :param timeout: seconds until MAIL has been accepted by a hop, all attempts together.
+    :param pools: have connections; they are closed by :meth:`close`.
+    :param clock: tells the time.
+    :param timeout: seconds until MAIL has been accepted by a hop, all attempts together; 0 for no limit.
     """
 
-    def __init__(self, pools: Pools, clock: Callable[[], Any], timeout: float) -> None:
+    def __init__(self, pools: Pools, clock: Any, timeout: float) -> None:
         self._pools = pools
         self._clock = clock
         self._timeout = timeout
         self._failed: dict[Connector, float] = {}
+        self._open: set[NextHop] = set()
 
     async def open(
-        self,
-        connectors: Iterable[Connector],
-        sender: Address,
-        options: Options,
-        report: Report,
-        own_name: str = "",
+        self, connectors: Iterable[Connector], sender: Address, options: Options, report: Report, is_us: IsUs
     ) -> NextHop:
         """
         Say MAIL to the first hop that takes it.
 
         :param connectors: the hops, in their order; at least one.
         :param report: hears what the operator should.
-        :param own_name: a hop that calls itself so is ourselves.
+        :param is_us: is asked of each hop; mail that comes back to us would never end.
         :raises SMTPError: what the sender is to be told.
         """
+        attempt = _Attempt(self, sender, options, report, is_us)
         hops = self._in_order(connectors)
-        opening = Deferred.fromCoroutine(self._open(hops, sender, options, report, own_name))
-        opening.addTimeout(self._timeout, self._clock())
-        try:
-            return await opening
-        except TimeoutError:
-            late = TimedOut(f"no next hop has accepted MAIL within {self._timeout:g} seconds", phase="MAIL")
-            report(late, ", ".join(map(label, hops)))
-            raise ForwardingFailed from None
-
-    async def _open(
-        self, connectors: list[Connector], sender: Address, options: Options, report: Report, own_name: str
-    ) -> NextHop:
-        errors: list[SMTPError] = []
-        for connector in connectors:
+        answers: list[SMTPError] = []
+        end = self._clock.seconds() + self._timeout
+        for left, connector in zip(range(len(hops), 0, -1), hops, strict=True):
             try:
-                hop = await self._try(connector, sender, options, report, own_name)
+                return await self._within((end - self._clock.seconds()) / left, attempt.begin(connector), connector)
             except (ClientError, LocalProtocolError, ConfigError) as error:
                 if is_ours(error):
                     report(error, label(connector))
@@ -131,60 +123,93 @@ class Openings:
                 if not (answer.temporary or isinstance(error, ExtensionMissing)):
                     # The hop speaks of the message, and others would say the same.
                     raise answer from error
-                errors.append(answer)
-            else:
-                self._failed.pop(connector, None)
-                return hop
+                answers.append(answer)
         # Where one may take it later, the sender shall ask again.
-        raise next((error for error in errors if error.temporary), errors[-1])
+        raise next((answer for answer in answers if answer.temporary), answers[-1])
 
-    async def _try(
-        self, connector: Connector, sender: Address, options: Options, report: Report, own_name: str
-    ) -> NextHop:
-        pool = self._pools.of(connector)
+    async def close(self) -> None:
+        """Say goodbye to all hops; transactions under way have a little time to end."""
+        late = self._clock.callLater(CLOSING_TIME, self._abort)
         try:
-            return await self._say_mail(pool, connector, sender, options, own_name)
-        except _Stale as stale:
-            report(stale.error, label(connector))
-        try:
-            return await self._say_mail(pool, connector, sender, options, own_name)
-        except _Stale as stale:
-            raise stale.error from None
+            await self._pools.close()
+        finally:
+            if late.active():
+                late.cancel()
 
-    async def _say_mail(
-        self, pool: Pool, connector: Connector, sender: Address, options: Options, own_name: str
-    ) -> NextHop:
-        client = await pool.acquire()
-        try:
-            if own_name and client.wire.peer.name.lower() == own_name.lower():
-                raise SMTPError(554, (5, 4, 6), "Mail for this domain loops back to ourselves")
-            reply = await client.mail(sender, for_mail(options, client))
-        except BaseException as error:
+    def pool(self, connector: Connector) -> Pool:
+        """The connections to a hop."""
+        return self._pools.of(connector)
+
+    def opened(self, connector: Connector, pool: Pool, client: SMTPClientProtocol, reply: Reply) -> NextHop:
+        """A hop has taken it."""
+        self._failed.pop(connector, None)
+
+        def leave(hop: NextHop) -> None:
+            self._open.discard(hop)
             pool.release(client)
-            if _is_stale(error):
-                raise _Stale(error) from None
-            raise
-        return NextHop(client, reply, label(connector), pool)
 
-    def _in_order(self, connectors: Iterable[Connector]) -> list[Connector]:
-        """Those that have failed of late behind the others."""
-        since = self._clock().seconds() - AVOIDED_FOR
-        return sorted(connectors, key=lambda connector: self._failed.get(connector, since) > since)
+        hop = NextHop(client, reply, label(connector), leave)
+        self._open.add(hop)
+        return hop
+
+    async def _within(self, seconds: float, opening: Coroutine[Any, Any, NextHop], connector: Connector) -> NextHop:
+        if not self._timeout:
+            return await opening
+        try:
+            return await Deferred.fromCoroutine(opening).addTimeout(max(seconds, 0.0), self._clock)
+        except TimeoutError:
+            late = f"MAIL has not been accepted within {seconds:g} seconds"
+            raise TimedOut(late, phase="MAIL", peer=label(connector)) from None
 
     def _avoid(self, connector: Connector) -> None:
         if len(self._failed) >= MAX_REMEMBERED:
             self._failed.clear()
-        self._failed[connector] = self._clock().seconds()
+        self._failed[connector] = self._clock.seconds()
+
+    def _in_order(self, connectors: Iterable[Connector]) -> list[Connector]:
+        """Those that have failed of late behind the others."""
+        since = self._clock.seconds() - AVOIDED_FOR
+        return sorted(connectors, key=lambda connector: self._failed.get(connector, since) > since)
+
+    def _abort(self) -> None:
+        for hop in list(self._open):
+            hop.client.close()
 
 
-class _Stale(Exception):
-    """The connection was of no use any more when MAIL was said."""
+class _Attempt:
+    """One MAIL, which is said to one hop after another."""
 
-    def __init__(self, error: Any) -> None:
-        super().__init__(str(error))
-        self.error = error
+    def __init__(self, openings: Openings, sender: Address, options: Options, report: Report, is_us: IsUs) -> None:
+        self._openings = openings
+        self._sender = sender
+        self._options = options
+        self._report = report
+        self._is_us = is_us
+
+    async def begin(self, connector: Connector) -> NextHop:
+        """Say it to one hop."""
+        pool = self._openings.pool(connector)
+        client = await pool.acquire()
+        try:
+            return await self._say_mail(pool, client, connector)
+        except (Refused, ConnectionFailed) as error:
+            if not _is_stale(error):
+                raise
+        return await self._say_mail(pool, await pool.acquire(), connector)
+
+    async def _say_mail(self, pool: Pool, client: SMTPClientProtocol, connector: Connector) -> NextHop:
+        try:
+            if self._is_us(connector, client):
+                loop = loop_error()
+                self._report(loop, label(connector))
+                raise loop
+            reply = await client.mail(self._sender, for_mail(self._options, client))
+        except BaseException:
+            pool.release(client)
+            raise
+        return self._openings.opened(connector, pool, client, reply)
 
 
-def _is_stale(error: BaseException) -> bool:
-    closed = isinstance(error, Refused) and error.code == 421
-    return closed or type(error) is ConnectionFailed
+def _is_stale(error: ClientError) -> bool:
+    """Whether the connection had ended before MAIL was said, as a peer may end one that nobody has used for long."""
+    return type(error) is ConnectionFailed or (isinstance(error, Refused) and error.code == 421)

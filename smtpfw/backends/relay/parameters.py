@@ -25,9 +25,10 @@ from typing import Any, Protocol
 
 from smtpfw.errors import ExtensionMissing
 from smtpfw.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
+from smtpfw.extensions.eightbitmime import BODY
 from smtpfw.extensions.requiretls import REQUIRETLS
 from smtpfw.extensions.size import SIZE
-from smtpfw.wire.parameters import NO_OPTIONS, Options
+from smtpfw.wire.parameters import NO_OPTIONS, Options, Parameter
 
 __all__ = ["TRACE_OCTETS", "for_mail", "for_rcpt"]
 
@@ -63,15 +64,15 @@ def for_mail(options: Options, hop: NextHop) -> Options:
     if options.body == _BINARY:
         if hop.extension("CHUNKING") is None:
             raise ExtensionMissing(_BINARY, "the message is binary", enhanced_code=(5, 6, 3))
-        values["BODY"] = _BINARY
-    elif "BODY" in dict(options.items()) and hop.extension("8BITMIME") is not None:
-        values["BODY"] = options.body
+        values[BODY.keyword] = _BINARY
+    elif BODY in options and hop.extension("8BITMIME") is not None:
+        values[BODY.keyword] = options.body
     if options.utf8 and hop.extension(_UTF8) is not None:
         values[_UTF8] = True
     if options.require_tls:
         values[REQUIRETLS.keyword] = True
     if hop.extension(_DSN) is not None:
-        values.update({one.keyword: options[one] for one in (RET, ENVID) if one in options})
+        values.update(_given(options, RET, ENVID))
     return Options(values)
 
 
@@ -87,4 +88,8 @@ def for_rcpt(options: Options, hop: NextHop) -> Options:
         if options[NOTIFY] & _NEEDS_DSN:
             raise ExtensionMissing(_DSN, "NOTIFY was asked for")
         return NO_OPTIONS
-    return Options({one.keyword: options[one] for one in (NOTIFY, ORCPT) if one in options})
+    return Options(_given(options, NOTIFY, ORCPT))
+
+
+def _given(options: Options, *parameters: Parameter[Any]) -> dict[str, Any]:
+    return {parameter.keyword: options[parameter] for parameter in parameters if parameter in options}

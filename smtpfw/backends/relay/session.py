@@ -15,7 +15,7 @@ in the log: which next hop, at which step, of which transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -23,22 +23,30 @@ from zope.interface import implementer
 
 from smtpfw.backends.relay.answers import answer_of, is_ours, merged, said
 from smtpfw.backends.relay.opening import NextHop, Openings
+from smtpfw.backends.relay.ourselves import is_us
 from smtpfw.backends.relay.parameters import for_rcpt
 from smtpfw.backends.relay.stream import passed_on
-from smtpfw.client import Connector, LMTPClientProtocol, OutgoingBody, RecipientResult
-from smtpfw.errors import BadSequence, ClientError, ConfigError, LocalProtocolError, SMTPError, TooManyRecipients
-from smtpfw.errors import TryAgainLater
+from smtpfw.client import Connector, LMTPClientProtocol, OutgoingBody, SMTPClientProtocol
+from smtpfw.errors import (
+    ClientError,
+    LocalProtocolError,
+    Refused,
+    SMTPError,
+    TooManyRecipients,
+    TryAgainLater,
+)
 from smtpfw.interfaces import IBody, IConnection, ILMTPSession, IStatusCollector
 from smtpfw.wire import trace
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import NO_OPTIONS, Options
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.results import RecipientResult
 from smtpfw.wire.transaction import Recipient
 
 __all__ = ["ForwardingSession", "Route"]
 
 #: What a client of ours may fail with.
-_FAILURES = (ClientError, LocalProtocolError, ConfigError, BadSequence)
+_FAILURES = (ClientError, LocalProtocolError)
 
 
 class Route(Protocol):
@@ -130,28 +138,17 @@ class ForwardingSession:
             recipient; see :func:`~smtpfw.backends.relay.answers.merged`.
         """
         hop = self._ready()
-        try:
-            if isinstance(hop.client, LMTPClientProtocol):
-                return merged(outcome for _, outcome in await self._send_to_each(hop.client, body))
-            reply = await hop.client.data(self._outgoing(hop, body))
-            return said(reply)
-        except _FAILURES as error:
-            raise self._answer_of(error, hop.name) from error
-        finally:
-            self._leave()
+        if isinstance(hop.client, LMTPClientProtocol):
+            return merged([outcome for _, outcome in await self._send_to_each(hop, hop.client, body)])
+        return said(await self._sent(hop, hop.client.data(self._outgoing(hop, body))))
 
     async def lmtp_data(self, body: IBody, status: IStatusCollector) -> Reply | str | None:
         """The same for a client of LMTP: each recipient gets what the next hop says of it, if that speaks LMTP, too."""
         hop = self._ready()
         if not isinstance(hop.client, LMTPClientProtocol):
             return await self.data(body)
-        try:
-            for recipient, outcome in await self._send_to_each(hop.client, body):
-                status.set_status(recipient, outcome if isinstance(outcome, Exception) else said(outcome))
-        except _FAILURES as error:
-            raise self._answer_of(error, hop.name) from error
-        finally:
-            self._leave()
+        for recipient, outcome in await self._send_to_each(hop, hop.client, body):
+            status.set_status(recipient, outcome if isinstance(outcome, Exception) else said(outcome))
         return None
 
     def reset(self, reason: str) -> None:
@@ -169,8 +166,11 @@ class ForwardingSession:
             raise TryAgainLater  # whatever is in front of this backend has not passed on MAIL
         route, connection = self._route, self._connection
         connectors = await route.connectors(domain, connection)
-        own_name = connection.hostname if route.by_domain else ""
-        hop = await route.openings.open(connectors, self._sender, self._options, self._report, own_name)
+
+        def would_loop(connector: Connector, client: SMTPClientProtocol) -> bool:
+            return is_us(connector, client, connection, by_name=route.by_domain)
+
+        hop = await route.openings.open(connectors, self._sender, self._options, self._report, would_loop)
         self._hop, self._domain, self._accepted = hop, domain, False
         return hop
 
@@ -179,8 +179,9 @@ class ForwardingSession:
         hop, transaction = self._hop, self._connection.transaction
         if hop is None or transaction is None:
             raise TryAgainLater  # whatever is in front of this backend must pass on MAIL and RCPT
-        there = hop.client.wire.transaction
-        if there is not None and _addresses(there.recipients) != _addresses(transaction.recipients):
+        wire = hop.client.wire
+        there = [] if wire.transaction is None else _addresses(wire.transaction.recipients)
+        if not wire.is_over and there != _addresses(transaction.recipients):
             self._log.error(
                 "{kind}: transaction {id} has other recipients here than at {next_hop}: whatever is in front of this "
                 "backend must pass on every RCPT",
@@ -202,13 +203,33 @@ class ForwardingSession:
         )
 
     async def _send_to_each(
-        self, client: LMTPClientProtocol, body: IBody
+        self, hop: NextHop, client: LMTPClientProtocol, body: IBody
     ) -> list[tuple[Recipient, Exception | Reply | None]]:
-        hop = self._hop
-        assert hop is not None
-        results: list[RecipientResult] = await client.lmtp_data(self._outgoing(hop, body))
+        transaction = self._connection.transaction
+        assert transaction is not None
+        results: list[RecipientResult] = await self._sent(hop, client.lmtp_data(self._outgoing(hop, body)))
+        if len(results) != len(transaction.recipients):
+            # Whoever has no result must not pass for one who has a good one.
+            raise TryAgainLater
         told: set[int] = set()
         return [(result.recipient, self._outcome(result, hop.name, told)) for result in results]
+
+    async def _sent(self, hop: NextHop, sending: Awaitable[Any]) -> Any:
+        """What has come of the message, and the transaction with it."""
+        try:
+            outcome = await sending
+            if isinstance(outcome, list) and any(_breaks_off(result.error) for result in outcome):
+                hop.client.close()
+            return outcome
+        except BaseException as error:
+            if _breaks_off(error):
+                # The next hop throws away now what it has of the message, and not when another one comes.
+                hop.client.close()
+            if isinstance(error, _FAILURES):
+                raise self._answer_of(error, hop.name) from error
+            raise
+        finally:
+            self._leave()
 
     def _outcome(self, result: RecipientResult, name: str, told: set[int]) -> Exception | Reply | None:
         error = result.error
@@ -228,11 +249,11 @@ class ForwardingSession:
     def _report(self, error: Exception, name: str) -> None:
         transaction = self._connection.transaction
         self._log.warn(
-            "{kind}: {id}: {next_hop} failed at {phase}: {reason}",
+            "{kind}: {id}: {next_hop} failed{at}: {reason}",
             kind=self._route.kind,
             id=self._connection.id if transaction is None else transaction.id,
             next_hop=name,
-            phase=getattr(error, "phase", "") or "login",
+            at=f" at {phase}" if (phase := getattr(error, "phase", "")) else "",
             reason=str(error),
         )
 
@@ -241,6 +262,11 @@ class ForwardingSession:
         self._accepted = False
         if hop is not None:
             hop.leave()
+
+
+def _breaks_off(error: BaseException | None) -> bool:
+    """Whether the next hop may have a part of a message, and does not know that no more of it will come."""
+    return error is not None and not isinstance(error, Refused)
 
 
 def _addresses(recipients: Sequence[Recipient]) -> list[Any]:

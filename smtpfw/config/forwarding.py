@@ -1,0 +1,158 @@
+r"""
+The strings of the backends that pass mail on: where to, and in which manner.
+
+``relay:smtp.isp.example:587:login=isp.secret``, ``lmtp:unix:/run/dovecot/lmtp``
+
+Rule 1: a next hop is written as any destination of the client's is
+(:mod:`smtpfw.client.destination`). It has colons in it, so what has one of the
+names below is a setting, and all the rest is next hops. Several stand between
+commas.
+
+Rule 2: who may send is said, or follows from where clients can come from at
+all. A relay that nobody could use is a mistake, and an open one can't be
+written by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from smtpfw.config import units
+from smtpfw.config.listeners import Listener, trusted_by_default
+from smtpfw.config.secrets import read_login
+from smtpfw.config.settings import nearest
+from smtpfw.errors import ConfigError
+
+__all__ = [
+    "GUARDED",
+    "LMTP_SETTINGS",
+    "LMTP_USAGE",
+    "RELAY_SETTINGS",
+    "RELAY_USAGE",
+    "arguments_of",
+    "defaults_for",
+    "read_string",
+]
+
+#: Among the defaults of a relay: False where routes ask who the client is.
+GUARDED = "guarded"
+
+# As Twisted takes strings apart, but with the backslashes left in.
+_ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
+_PLACE = re.compile(r"((?:[^,\\]|\\.)*+),")
+_WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
+_NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)")
+
+#: Arguments that destinations have themselves.
+_OF_DESTINATIONS = frozenset({"host", "port", "path", "bindAddress"})
+
+Parser = Callable[[str], object]
+
+
+def _read_networks(text: str) -> tuple[str, ...]:
+    return tuple(piece.strip() for piece in text.split(",") if piece.strip())
+
+
+#: Settings that belong to a ClientConfig.
+_OF_THE_CLIENT: Mapping[str, Parser] = {
+    "hello_name": str,
+    "connect_timeout": units.parse_duration,
+    "greeting_timeout": units.parse_duration,
+    "command_timeout": units.parse_duration,
+    "data_timeout": units.parse_duration,
+    "block_timeout": units.parse_duration,
+    "end_timeout": units.parse_duration,
+}
+
+#: The name of a setting -> how it is read.
+LMTP_SETTINGS: Mapping[str, Parser] = {
+    "tls": str,
+    "tls_name": str,
+    "ca": str,
+    "certificate": str,
+    "key": str,
+    "dsn": units.parse_yes_no,
+    "max_connections": units.parse_count,
+    "opening_timeout": units.parse_duration,
+    **_OF_THE_CLIENT,
+}
+
+RELAY_SETTINGS: Mapping[str, Parser] = {
+    "trusted": _read_networks,
+    "login": read_login,
+    "allow_private": units.parse_yes_no,
+    **LMTP_SETTINGS,
+}
+
+_MANNER = "[:tls=none|opportunistic|required][:ca=PATH][:max_connections=N] ..."
+RELAY_USAGE = f"relay:HOST[:PORT][,HOST[:PORT]...][:trusted=NETWORK,...][:login=FILE]{_MANNER}"
+LMTP_USAGE = f"lmtp:unix:PATH or lmtp:HOST:PORT{_MANNER}"
+
+
+def read_string(prefix: str, text: str, settings: Mapping[str, Parser]) -> tuple[dict[str, object], list[str]]:
+    """
+    Take apart what stands behind the prefix.
+
+    :param settings: how each is read.
+    :return: the settings, and the next hops.
+    :raises ConfigError: for a name or a value that can't be used.
+    """
+    if not _WELL_QUOTED.fullmatch(text):
+        raise ConfigError("a backslash at the end quotes nothing; write two for one")
+    rest: list[str] = []
+    given: dict[str, object] = {}
+    for argument in _ARGUMENT.findall(f"{text}:"):
+        named = _NAMED.fullmatch(argument)
+        if named is None or named[1] in _OF_DESTINATIONS:
+            rest.append(argument)
+            continue
+        name = named[1]
+        if name not in settings:
+            raise ConfigError(f"{prefix} takes no {name}={nearest(name, settings)} (it takes {', '.join(settings)})")
+        if name in given:
+            raise ConfigError(f"{name}= is given twice")
+        try:
+            given[name] = settings[name](re.sub(r"\\(.)", r"\1", named[2]))
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
+    return given, [place for place in _PLACE.findall(":".join(rest) + ",") if place]
+
+
+def arguments_of(
+    given: Mapping[str, object], places: list[str], settings: Mapping[str, Parser], defaults: Mapping[str, object]
+) -> dict[str, Any]:
+    """
+    The arguments of the backend.
+
+    :param given: settings by their names, read.
+    :param settings: all that there are.
+    :param defaults: the values of those that are not given; what the backend does not have is left out.
+    :raises ConfigError: for a name that is none.
+    """
+    for name in given:
+        if name not in settings:
+            raise ConfigError(f"it takes no {name}{nearest(name, settings)} (it takes via, {', '.join(settings)})")
+    # Not above: built-in backends are imported when they are asked for.
+    from smtpfw.backends.relay.places import DEFAULT_CONFIG
+
+    values = {**{name: value for name, value in defaults.items() if name in (*settings, GUARDED)}, **given}
+    if "trusted" not in settings:
+        values.pop(GUARDED, None)
+    client = {name: values.pop(name) for name in _OF_THE_CLIENT if name in values}
+    config: Any = replace(DEFAULT_CONFIG, **client)  # type: ignore[arg-type]
+    return {**values, "via": places, "config": config}
+
+
+def defaults_for(listeners: Sequence[Listener], hostname: str | None) -> dict[str, object]:
+    """
+    What the place of a relay says of it.
+
+    :param listeners: where its clients come from. If that is this machine alone, its clients are trusted.
+    :param hostname: our own name, if the operator has given one.
+    """
+    defaults: dict[str, object] = {"hello_name": hostname} if hostname else {}
+    trusted = trusted_by_default(listeners)
+    return {**defaults, "trusted": trusted} if trusted else defaults
