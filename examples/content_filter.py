@@ -1,9 +1,9 @@
 """
 A filter between two servers: a message is marked, put aside or refused by what is in it, and goes on by SMTP.
 
-From the checkout, with a server behind it that listens on port 10026 of this machine::
+With a server behind it that listens on port 10026 of this machine::
 
-    twistd -n smtpfw --python-path . --backend examples.content_filter:make:127.0.0.1\\:10026:./Quarantine
+    twistd -n smtpfw --python-path . --backend examples.content_filter:make:127.0.0.1:10026:./Quarantine
 """
 
 from smtpfw.backends.filter import FilterBackend, Verdict
@@ -24,7 +24,7 @@ def judge(envelope: Envelope, message: bytes) -> Verdict | bytes:
     return b"X-Checked: yes\r\n" + message
 
 
-def make(next_hop: str, quarantine: str) -> FilterBackend:
+def make(host: str, port: str, quarantine: str) -> FilterBackend:
     # Whoever can connect is a server of ours: it listens on loopback only.
-    target = RelayBackend(next_hop, trusted=["127.0.0.0/8", "::1"])
+    target = RelayBackend(f"{host}:{port}", trusted=["127.0.0.0/8", "::1"])
     return FilterBackend(judge, target, quarantine=MaildirBackend(quarantine))

@@ -178,9 +178,12 @@ class IBackend(Interface):
     """
     Where mail goes. One object serves all connections of its listeners.
 
-    It may have three more methods, which ``twistd smtpfw`` looks for by name: ``start()``, called before the first
+    It may have four more methods, which ``twistd smtpfw`` looks for by name: ``start()``, called before the first
     client is served, and ``stop()``, after the last; both may return a Deferred, and a ``start`` that fails ends the
-    process. ``describe()`` gives lines for the log that tell where mail goes, and how durable it is there.
+    process. ``describe()`` gives lines for the log that tell where mail goes, and how durable it is there. ``check()``
+    is called by ``--check``, in a thread of its own and without a reactor that runs, so it may block, for some seconds:
+    it tries what mail will need, leaves nothing behind, gives sentences about what may not be meant, and raises
+    :class:`~smtpfw.errors.ConfigError`, a line for each mistake, if mail could not be taken.
     """
 
     honours: Collection[str] = Attribute(

@@ -12,7 +12,7 @@ from zope.interface import implementedBy, implementer
 
 from smtpfw.errors import ConfigError
 from smtpfw.hooks import check_hooks
-from smtpfw.interfaces import IBackend, IBody, IConnection, ISession
+from smtpfw.interfaces import IBackend, IBody, IConnection, ILMTPSession, ISession
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
@@ -83,3 +83,16 @@ def overridden(session: Any, name: str, base: type = Session) -> Any:
     if getattr(hook, "__func__", None) is getattr(base, name):
         return None
     return hook
+
+
+def check_data(session: Any, lmtp: bool) -> None:
+    """
+    Look whether messages will reach a session.
+
+    :param lmtp: whether LMTP is spoken.
+    :raises TypeError: if it takes them by ``lmtp_data`` only, and nobody will call that.
+    """
+    if not lmtp and overridden(session, "data") is None and ILMTPSession.providedBy(session):
+        raise TypeError(
+            f"{type(session).__name__} takes messages by lmtp_data only, and this is no LMTP: all would be lost"
+        )

@@ -27,22 +27,26 @@ class Twistd:
     """
     A server in a process of its own; use it in ``with``.
 
-    :param arguments: options of smtpfw, ``--listen`` among them only if another than a free port is wanted.
+    :param arguments: options of smtpfw, ``--listen`` or ``--config`` among them only if another than a free port is
+        wanted.
     :param wrapper: a command to run it under, such as strace.
     :param folder: where it runs.
+    :param listeners: how many listeners of TCP there are, if that can't be seen in the arguments.
 
     :ivar port: where it listens.
     :ivar ports: the same for several listeners of TCP, in their order.
     """
 
-    def __init__(self, *arguments: str, wrapper: Sequence[str] = (), folder: Path | None = None) -> None:
-        listen = () if "--listen" in arguments else ("--listen", "tcp:0:interface=127.0.0.1")
+    def __init__(
+        self, *arguments: str, wrapper: Sequence[str] = (), folder: Path | None = None, listeners: int = 1
+    ) -> None:
+        listen = () if {"--listen", "--config"}.intersection(arguments) else ("--listen", "tcp:0:interface=127.0.0.1")
         self._command = [*wrapper, *_twistd(), "-n", "--pidfile=", "smtpfw", *listen, *arguments]
         self._wrapped = bool(wrapper)
         self._folder = folder or Path(tempfile.gettempdir())
         self._lines: list[str] = []
         self._listening = threading.Event()
-        self._expected = max(1, sum(word.startswith(_TCP) for word in self._command))
+        self._expected = max(listeners, sum(word.startswith(_TCP) for word in self._command))
         self.ports: list[int] = []
 
     def __enter__(self) -> Twistd:

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -32,10 +32,17 @@ def command_of(path: Path) -> list[str]:
 
 
 class Example(Twistd):
-    """An example in a process of its own, on a free port instead of 2525."""
+    """
+    An example in a process of its own, on a free port instead of 2525.
 
-    def __init__(self, name: str, folder: Path) -> None:
+    :param next_hop: a server behind it, for an example that expects one on port 10026.
+    """
+
+    def __init__(self, name: str, folder: Path, next_hop: Twistd | None = None) -> None:
         command = command_of(EXAMPLES / name)
+        if next_hop is not None:
+            self.next_hop = next_hop
+            command = [word.replace(":10026:", f":{next_hop.port}:") for word in command]
         if command[: len(TWISTD)] == TWISTD:
             super().__init__(*command[len(TWISTD) :], folder=folder)
         else:
@@ -150,6 +157,32 @@ def check_handler_sqlite(example: Example, folder: Path) -> None:
     assert two[2].endswith(b"\r\nIt works.\r\n") and b" for " not in two[2]
 
 
+def check_content_filter(example: Example, folder: Path) -> None:
+    with example.client() as client:
+        assert send(client, "bob@example.org", "postmaster") == {}
+        # What the filter and the server behind it have said.
+        client.ehlo()
+        client.mail("me@example.com")
+        client.rcpt("bob@example.org")
+        assert client.data("Subject: you have won\n\nthe Lottery\n")[0] == 250
+        virus = make_message("X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*\n")
+        with pytest.raises(smtplib.SMTPDataError) as caught:
+            client.send_message(virus, to_addrs=["bob@example.org"])
+        assert (caught.value.smtp_code, caught.value.smtp_error) == (554, b"5.0.0 There is a virus in it")
+        (stored,) = (folder / "behind" / "Maildir" / "new").iterdir()
+        front, _, rest = stored.read_bytes().partition(b"\r\nX-Checked: yes\r\n")
+        assert front.count(b"Received: ") == 2 and rest.endswith(b"\r\n\r\nIt works.\r\n")
+        (aside,) = (folder / "Quarantine" / "new").iterdir()
+        assert aside.read_bytes().endswith(b"\r\nSubject: you have won\r\n\r\nthe Lottery\r\n")
+        assert example.next_hop.stop() == 0
+        with pytest.raises(smtplib.SMTPSenderRefused) as refused:
+            send(client, "bob@example.org")
+        assert refused.value.smtp_code == 451
+    assert example.stop() == 0
+    assert "Each message is shown to judge first." in example.log
+    assert len(list(folder.rglob("new/*"))) == 2
+
+
 def check_own_check(example: Example, folder: Path) -> None:
     with example.client() as client:
         assert send(client, "bob@example.org", "No-Such-User@example.org") == {
@@ -162,6 +195,7 @@ def check_own_check(example: Example, folder: Path) -> None:
 
 
 CHECKS: dict[str, Callable[[Example, Path], None]] = {
+    "content_filter.py": check_content_filter,
     "discard_server.py": check_discard_server,
     "handler_sqlite.py": check_handler_sqlite,
     "inbox.py": check_inbox,
@@ -171,6 +205,10 @@ CHECKS: dict[str, Callable[[Example, Path], None]] = {
     "refuse_recipients.py": check_refuse_recipients,
     "stream_to_disk.py": check_stream_to_disk,
 }
+
+
+#: Those that pass mail on.
+WITH_NEXT_HOP = {"content_filter.py"}
 
 
 class Sender:
@@ -254,7 +292,11 @@ def test_no_example_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_example(name: str, tmp_path: Path) -> None:
-    with Example(name, tmp_path) as example:
+    behind = tmp_path / "behind"
+    behind.mkdir()
+    with ExitStack() as stack:
+        next_hop = stack.enter_context(Twistd(folder=behind)) if name in WITH_NEXT_HOP else None
+        example = stack.enter_context(Example(name, tmp_path, next_hop))
         CHECKS[name](example, tmp_path)
     assert "Traceback" not in example.log
 

@@ -28,6 +28,7 @@ LAYERS = (
     ("tls",),
     ("extensions",),
     ("sasl",),
+    ("installed", "plugins"),
     ("session", "check", "body"),
     ("hooks",),
     ("memory", "direct"),

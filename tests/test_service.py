@@ -278,7 +278,7 @@ def test_a_port_in_use(tmp_path: Path, daemon: bool) -> None:
 
 
 def test_a_certificate_that_is_not_there(tmp_path: Path) -> None:
-    assert failing(tmp_path, "--tls", "absent.pem") == "smtpfw: --tls absent.pem: no such file or directory"
+    assert failing(tmp_path, "--tls", "absent.pem") == "smtpfw: --tls: absent.pem: no such file or directory"
 
 
 def test_an_unknown_backend(tmp_path: Path) -> None:

@@ -17,17 +17,27 @@ from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from smtpfw.backends.handler import Envelope
-from smtpfw.backends.mux.calls import ask
+from smtpfw.backends.mux.calls import Hook, ask
 from smtpfw.backends.mux.target import Target
 from smtpfw.body import MessageBody
+from smtpfw.errors import ConfigError
 from smtpfw.hooks import call_hook, notify
-from smtpfw.interfaces import IBackend, IBody, IConnection, ISession
-from smtpfw.session import Session
+from smtpfw.interfaces import (
+    IBackend,
+    IBody,
+    IConnection,
+    IHelloSession,
+    ILMTPSession,
+    ISession,
+    IStatusCollector,
+)
+from smtpfw.session import Session, check_data
+from smtpfw.wire.body import ChunkDecoder
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
@@ -53,12 +63,16 @@ class FilterBackend:
 
         FilterBackend(judge, RelayBackend("10.0.0.2:10026"), quarantine=MaildirBackend("/var/quarantine"))
 
+    Over SMTP the backend behind gives one answer for all recipients; over LMTP one for each, if it can.
+
     :param judge: called with the :class:`~smtpfw.backends.handler.Envelope` and the message, as bytes. It returns a
         :class:`Verdict`, or None, which accepts; or the message as it is to go on, as bytes; or a Deferred or coroutine
         of one of these. It refuses by raising an :class:`~smtpfw.errors.SMTPError`.
     :param target: where mail goes.
     :param quarantine: where mail goes that is to be looked at by somebody; None if the function never says so.
     """
+
+    _log = Logger()
 
     def __init__(self, judge: Judge, target: IBackend, quarantine: IBackend | None = None) -> None:
         self.judge = judge
@@ -80,14 +94,41 @@ class FilterBackend:
         return FilterSession(self, connection)
 
     async def start(self) -> None:
-        """Start the backends behind."""
+        """
+        Start the backends behind.
+
+        :raises Exception: what one that can't start has raised; the one before it has been stopped again.
+        """
+        started: list[IBackend] = []
         for backend in self._backends():
-            await maybeDeferred(getattr(backend, "start", _nothing))
+            try:
+                await maybeDeferred(getattr(backend, "start", _nothing))
+            except Exception:
+                await self._stop(started)
+                raise
+            started.append(backend)
 
     async def stop(self) -> None:
-        """Stop the backends behind."""
+        """Stop the backends behind, both at the same time; one that fails is logged."""
+        await self._stop(self._backends())
+
+    def check(self) -> list[str]:
+        """
+        Ask the backends behind whether they could take mail. Blocks.
+
+        :return: what they say.
+        :raises ConfigError: what they raise, together.
+        """
+        said: list[str] = []
+        mistakes: list[str] = []
         for backend in self._backends():
-            await maybeDeferred(getattr(backend, "stop", _nothing))
+            try:
+                said += getattr(backend, "check", tuple)()
+            except ConfigError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return said
 
     def describe(self) -> list[str]:
         """What the backends behind say of themselves."""
@@ -101,7 +142,14 @@ class FilterBackend:
     def _backends(self) -> list[IBackend]:
         return [self.target] if self.quarantine is None else [self.target, self.quarantine]
 
+    async def _stop(self, backends: list[IBackend]) -> None:
+        stopping = [maybeDeferred(getattr(backend, "stop", _nothing)) for backend in backends]
+        for success, failure in await DeferredList(stopping, consumeErrors=True):
+            if not success:
+                self._log.failure("filter: a backend could not be stopped in order", failure)
 
+
+@implementer(IHelloSession, ILMTPSession)
 class FilterSession(Session):
     """
     :param backend: has the function.
@@ -114,13 +162,26 @@ class FilterSession(Session):
         super().__init__(connection)
         self._backend = backend
         self._target: ISession | None = None
+        # Whether the backend behind has heard of the client's last EHLO.
+        self._introduced = False
+
+    def hello(self, name: str, extended: bool) -> None:
+        """Accepted; the backend behind hears of it at MAIL."""
+        self._introduced = False
 
     async def mail(self, sender: Address, options: Options) -> Any:
         """MAIL, as the backend behind answers it."""
+        connection = self.connection
         if self._target is None:
-            made: Any = call_hook(self._backend.target.new_session, self.connection)
-            self._target = await made if isinstance(made, Deferred) else made
-        return await ask(self._target.mail, sender, options)
+            made: Any = call_hook(self._backend.target.new_session, connection)
+            made = await made if isinstance(made, Deferred) else made
+            check_data(made, "LMTP" in connection.protocol)
+            self._target = made
+        target = self._target
+        if not self._introduced and IHelloSession.providedBy(target):
+            await ask(target.hello, connection.hello_name, connection.protocol != "SMTP")
+        self._introduced = True
+        return await ask(target.mail, sender, options)
 
     async def rcpt(self, recipient: Address, options: Options) -> Any:
         """RCPT, as the backend behind answers it."""
@@ -130,17 +191,16 @@ class FilterSession(Session):
     async def data(self, body: IBody) -> Any:
         """The message: judged when it is whole."""
         assert self._target is not None
-        message = await body.read()
-        verdict: Any = call_hook(self._backend.judge, Envelope.of(self.connection), message)
-        if isinstance(verdict, Deferred):
-            verdict = await verdict
-        if verdict is Verdict.QUARANTINE:
-            return await self._put_aside(message)
-        if isinstance(verdict, bytes):
-            message = verdict
-        elif verdict not in (None, Verdict.ACCEPT):
-            raise TypeError(f"a filter returns a Verdict, bytes or None, not {type(verdict).__name__}")
-        return await ask(self._target.data, _body_of(message))
+        return await self._judged(body, self._target.data)
+
+    async def lmtp_data(self, body: IBody, status: IStatusCollector) -> Any:
+        """The same for a client of LMTP: the backend behind answers each recipient, if it can."""
+        target = self._target
+        assert target is not None
+        if not ILMTPSession.providedBy(target):
+            return await self.data(body)
+        lmtp_data = target.lmtp_data
+        return await self._judged(body, lambda message: lmtp_data(message, status))
 
     def reset(self, reason: str) -> None:
         """The transaction is over."""
@@ -153,14 +213,41 @@ class FilterSession(Session):
         if target is not None:
             notify(self._not_told, target.logout, reason)
 
+    async def _judged(self, body: IBody, deliver: Hook) -> Any:
+        message = await body.read()
+        try:
+            verdict: Any = call_hook(self._backend.judge, Envelope.of(self.connection), message)
+            if isinstance(verdict, Deferred):
+                verdict = await verdict
+            if isinstance(verdict, bytes):
+                message = self._as_text(verdict)
+            elif verdict not in (None, Verdict.ACCEPT, Verdict.QUARANTINE):
+                raise TypeError(f"a filter returns a Verdict, bytes or None, not {type(verdict).__name__}")
+        except BaseException:
+            # The answer is ours, and nobody else tells the backend behind that it will not get the message.
+            self.reset("refused")
+            raise
+        if verdict is Verdict.QUARANTINE:
+            self.reset("quarantined")
+            return await self._put_aside(message)
+        return await ask(deliver, _body_of(message))
+
+    def _as_text(self, message: bytes) -> bytes:
+        """With the line ends of mail: what Python writes has those of Unix, and a body never holds a bare LF."""
+        transaction = self.connection.transaction
+        if transaction is not None and transaction.options.body == "BINARYMIME":
+            return message
+        return ChunkDecoder().feed(message)
+
     async def _put_aside(self, message: bytes) -> Any:
         quarantine, transaction = self._backend.quarantine, self.connection.transaction
         if quarantine is None or transaction is None:
             raise RuntimeError("a message for the quarantine, and there is none")
-        self.reset("quarantined")
         target = Target(quarantine, self.connection)
-        await target.open(0)
         try:
+            await target.open(0)
+            # One answer for all recipients, in LMTP, too.
+            check_data(target.session, lmtp=False)
             await target.mail(transaction)
             for recipient in transaction.recipients:
                 await target.rcpt(recipient.address, recipient.options)

@@ -226,6 +226,11 @@ class Destination:
         route = _Given(endpoint)
         return cls(route.text, "", protocol, False, isinstance(endpoint, UNIXClientEndpoint), route)
 
+    @property
+    def socket_path(self) -> str:
+        """The path of a Unix socket; empty for everything else."""
+        return self._route.path if isinstance(self._route, _Unix) else ""
+
     def endpoint(self, reactor: Any, timeout: float) -> IStreamClientEndpoint:
         """
         Make what connects; TLS is left to the caller.

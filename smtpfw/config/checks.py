@@ -2,9 +2,9 @@
 Checks: from a string to an object that is asked before the session is.
 
 The grammar is that of backend strings: ``rate:ip=30/m:net=200/h``. A word
-before the first colon is one of the built-in checks below; with a dot in it, it
-is a Python module, and the next argument names a class, a function that makes
-a check, or a check: ``myapp.policy:NoStrangers``.
+before the first colon is one of the built-in checks below, or one that is
+installed; with a dot in it, it is a Python module, and the next argument names
+a class, a function that makes a check, or a check: ``myapp.policy:NoStrangers``.
 
 Several networks or domains stand between colons or commas. An IPv6 address
 takes a backslash before each of its colons, as in an endpoint string.
@@ -13,83 +13,79 @@ takes a backslash before each of its colons, as in an endpoint string.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
 from smtpfw import policies
-from smtpfw.config import names, units
-from smtpfw.config.settings import nearest
+from smtpfw.config import arguments, names
+from smtpfw.config.catalogue import Catalogue, maker_of
 from smtpfw.config.strings import Description, parse_description
 from smtpfw.errors import ConfigError
 from smtpfw.hooks import check_hooks
 from smtpfw.interfaces import ICheck
+from smtpfw.plugins import Argument, CheckPlugin, ICheckPlugin
 
-__all__ = ["BUILT_IN", "BuiltInCheck", "check_from_string", "describe_check"]
+__all__ = ["BUILT_IN", "CHECKS", "check_from_string", "describe_check"]
 
+_PREFIXES = {"ipv4_prefix": "count", "ipv6_prefix": "count"}
 
-def _parse_list(text: str) -> tuple[str, ...]:
-    return tuple(piece.strip() for piece in text.split(",") if piece.strip())
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltInCheck:
-    """
-    A check of our own.
-
-    :ivar usage: how its string is written.
-    :ivar make: its class.
-    :ivar arguments: the name of an argument in the string -> that of the parameter, and how its value is read.
-    :ivar rest: the parameter that the arguments without a name are for, as a list; empty if there may be none.
-    :ivar timed: whether it takes the clock.
-    """
-
-    usage: str
-    make: Callable[..., ICheck]
-    arguments: Mapping[str, tuple[str, Callable[[str], object]]] = field(default_factory=dict)
-    rest: str = ""
-    timed: bool = False
-
-
-_PREFIXES = {"ipv4_prefix": ("ipv4_prefix", units.parse_count), "ipv6_prefix": ("ipv6_prefix", units.parse_count)}
-
-BUILT_IN = {
-    "require_tls": BuiltInCheck("require_tls", policies.RequireTLS),
-    "require_auth": BuiltInCheck(
-        "require_auth[:except=NETWORK,...]", policies.RequireAuth, {"except": ("except_networks", _parse_list)}
+_OURS = (
+    CheckPlugin("require_tls", policies.RequireTLS, help="Refuses MAIL without TLS."),
+    CheckPlugin(
+        "require_auth",
+        policies.RequireAuth,
+        help="Refuses MAIL from clients that have not authenticated.",
+        usage="require_auth[:except=NETWORK,...]",
+        parameters={"except": Argument("networks", into="except_networks")},
     ),
-    "sender_login": BuiltInCheck(
-        "sender_login[:domains=DOMAIN,...]", policies.SenderBelongsToLogin, {"domains": ("domains", _parse_list)}
+    CheckPlugin(
+        "sender_login",
+        policies.SenderBelongsToLogin,
+        help="Lets authenticated clients send under their own addresses only.",
+        usage="sender_login[:domains=DOMAIN,...]",
+        parameters={"domains": "texts"},
     ),
-    "networks": BuiltInCheck(
-        "networks:NETWORK[:NETWORK...][:except_authenticated=yes|no]",
+    CheckPlugin(
+        "networks",
         policies.AllowedNetworks,
-        {"except_authenticated": ("except_authenticated", units.parse_yes_no)},
-        rest="networks",
+        help="Serves clients from these networks only.",
+        usage="networks:NETWORK[:NETWORK...][:except_authenticated=yes|no]",
+        parameters={"networks": "networks", "except_authenticated": "yes_no"},
+        positional=("networks",),
     ),
-    "rate": BuiltInCheck(
-        "rate[:ip=RATE][:net=RATE][:user=RATE][:count=messages|connections|recipients]"
-        "[:ipv4_prefix=N][:ipv6_prefix=N][:max_keys=N]",
+    CheckPlugin(
+        "rate",
         policies.RateLimit,
-        {
-            **{kind: (kind, units.parse_rate) for kind in ("ip", "net", "user")},
-            "count": ("count", str),
-            **_PREFIXES,
-            "max_keys": ("max_keys", units.parse_count),
-        },
+        help="So much in so much time, of one address, one network, one user.",
+        usage="rate[:ip=RATE][:net=RATE][:user=RATE][:count=messages|connections|recipients]"
+        "[:ipv4_prefix=N][:ipv6_prefix=N][:max_keys=N]",
+        parameters={"ip": "rate", "net": "rate", "user": "rate", "count": "text", **_PREFIXES, "max_keys": "count"},
         timed=True,
     ),
-    "concurrency": BuiltInCheck(
-        "concurrency[:ip=N][:net=N][:user=N][:ipv4_prefix=N][:ipv6_prefix=N]",
+    CheckPlugin(
+        "concurrency",
         policies.Concurrency,
-        {**{kind: (kind, units.parse_count) for kind in ("ip", "net", "user")}, **_PREFIXES},
+        help="So many connections at the same time.",
+        parameters={"ip": "count", "net": "count", "user": "count", **_PREFIXES},
     ),
-    "early_talkers": BuiltInCheck(
-        "early_talkers[:delay=TIME]", policies.EarlyTalkers, {"delay": ("delay", units.parse_duration)}
+    CheckPlugin(
+        "early_talkers",
+        policies.EarlyTalkers,
+        help="Lets the greeting wait, and refuses who talks before it.",
+        parameters={"delay": "duration"},
     ),
-    "loop": BuiltInCheck("loop[:max=N]", policies.LoopLimit, {"max": ("max_received", units.parse_count)}),
-}
+    CheckPlugin(
+        "loop",
+        policies.LoopLimit,
+        help="Refuses messages with too many Received fields.",
+        parameters={"max": Argument("count", into="max_received")},
+    ),
+)
+
+CHECKS = Catalogue("check", "smtpfw.checks", ICheckPlugin, CheckPlugin, _OURS)
+BUILT_IN = CHECKS.built_in
 
 
 def check_from_string(text: str, reactor: IReactorTime) -> ICheck:
@@ -100,16 +96,13 @@ def check_from_string(text: str, reactor: IReactorTime) -> ICheck:
     :raises ConfigError: one line that names the string and says what to do.
     """
     description = parse_description(text)
-    prefix = description.prefix
-    built_in = BUILT_IN.get(prefix)
-    if built_in is not None:
-        return _built_in_check(description, built_in, reactor)
-    if "." in prefix or (description.positional and names.is_module(prefix)):
-        return _python_check(description)
-    raise ConfigError(
-        f"unknown check {prefix!r}{nearest(prefix, BUILT_IN)} (known are {', '.join(BUILT_IN)}; "
-        "your own is module:Name; --python-path DIR adds a folder to look in)"
-    )
+    plugin, rest = CHECKS.find(description.prefix, description.positional)
+    positional, named = arguments.read_string(plugin, rest, description.named)
+    if plugin.timed:
+        named["clock"] = reactor
+    if plugin is BUILT_IN.get(plugin.name):
+        return _ours(plugin, named, description)
+    return _check(plugin, positional, named)
 
 
 def describe_check(check: ICheck) -> str:
@@ -118,50 +111,25 @@ def describe_check(check: ICheck) -> str:
     return str(describe()) if describe is not None else type(check).__name__
 
 
-def _built_in_check(description: Description, built_in: BuiltInCheck, reactor: IReactorTime) -> ICheck:
-    usage = built_in.usage
-    given: dict[str, object] = {"clock": reactor} if built_in.timed else {}
-    if built_in.rest:
-        given[built_in.rest] = [item for argument in description.positional for item in _parse_list(argument)]
-    elif description.positional:
-        lost = description.positional[0]
-        raise ConfigError(f"{lost!r} has no name before it{_about_colons(description, usage)}; it is written {usage}")
-    for name, value in description.named.items():
-        if name not in built_in.arguments:
-            near = nearest(name, built_in.arguments)
-            raise ConfigError(f"{description.prefix} takes no {name}={near} (it is written {usage})")
-        parameter, parse = built_in.arguments[name]
-        try:
-            given[parameter] = parse(value)
-        except ValueError as error:
-            raise ConfigError(f"{name}: {error}") from None
+def _ours(plugin: CheckPlugin, named: Mapping[str, Any], description: Description) -> ICheck:
     try:
-        return built_in.make(**given)
+        check: ICheck = plugin.make(**named)
     except ValueError as error:
-        raise ConfigError(f"{error}{_about_colons(description, usage)}; it is written {usage}") from None
+        hint = arguments.about_colons(plugin, description.positional, description.named)
+        raise ConfigError(f"{error}{hint}; it is written {plugin.usage}") from None
+    return check
 
 
-def _about_colons(description: Description, usage: str) -> str:
-    """A half-sentence for who wrote an IPv6 address as it is; empty for others."""
-    words = (*description.positional, *description.named.values())
-    split = "NETWORK" in usage and any(word == "" or word.startswith("/") for word in words)
-    return r" (an IPv6 address takes a backslash before each colon: 2001\:db8\:\:/32)" if split else ""
-
-
-def _python_check(description: Description) -> ICheck:
-    module_name = description.prefix
-    if not description.positional or not description.positional[0]:
-        raise ConfigError(f"say which class or function: {module_name}:Name")
-    name, *arguments = description.positional
-    found = names.find(module_name, name)
+def _check(plugin: CheckPlugin, positional: Sequence[str], named: Mapping[str, Any]) -> ICheck:
+    found: Any = maker_of(plugin)
     if not isinstance(found, type) and ICheck.providedBy(found):
-        if arguments or description.named:
-            raise ConfigError(f"{module_name}:{name} is a check already, and takes no arguments")
-        return found
-    if not callable(found):
+        if positional or named:
+            raise ConfigError(f"{plugin.name} is a check already, and takes no arguments")
+        check = found
+    elif not callable(found):
         raise ConfigError(f"{type(found).__name__} is neither a class nor a function nor a check")
-    usage = f"{module_name}:{name}{names.signature(found)}"
-    check = names.make(found, arguments, description.named, usage)
+    else:
+        check = names.make(found, positional, named, plugin.usage)
     if not ICheck.providedBy(check):
         if inspect.iscoroutine(check):
             check.close()

@@ -1,5 +1,8 @@
 """
-A plan in words, for the log: where it listens, where mail goes, and a line to try it with.
+A plan in words: for the log, and for who asks before it runs.
+
+Rule: each thing is said once. A route names the delivery that it leads to, and
+what that does with mail is said by itself.
 """
 
 from __future__ import annotations
@@ -8,13 +11,15 @@ import shlex
 import socket
 from collections.abc import Sequence
 
+from smtpfw.backends.mux import DISCARD, MuxBackend, RouteList
 from smtpfw.config.checks import describe_check
 from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
 from smtpfw.config.sockets import BoundSocket
+from smtpfw.config.strings import split_words
 from smtpfw.config.tree import LISTENER
 from smtpfw.wire.config import LMTP
 
-__all__ = ["describe_running"]
+__all__ = ["describe_clients", "describe_delivery", "describe_routes", "describe_running", "describe_tls"]
 
 #: What a client on this machine connects to when we listen on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -28,14 +33,12 @@ def describe_running(plan: ServicePlan, sockets: Sequence[Sequence[BoundSocket]]
     """
     lines = []
     for listen, bound in zip(plan.listen, sockets, strict=True):
-        own = [*_listening(listen, bound), *_auth(listen), *_checks(listen)]
+        own = [*_listening(listen, bound), *describe_clients(listen), *describe_routes(listen, plan.deliveries)]
         if listen.name != LISTENER:
             own = [f"{listen.name}: {line}" for line in own]
         lines += own
-        if listen.backend not in [delivery.backend for delivery in plan.deliveries]:
-            lines += [f"{listen.name}: {line}" for line in _say_of(listen.backend)]
     for delivery in plan.deliveries:
-        own = _delivery(delivery)
+        own = describe_delivery(delivery)
         lines += own if delivery.name == LISTENER else [f"{delivery.name}: {line}" for line in own]
     if len(plan.listen) == 1 and plan.listen[0].name == LISTENER:
         lines += _trial(plan.listen[0], sockets[0])
@@ -44,26 +47,45 @@ def describe_running(plan: ServicePlan, sockets: Sequence[Sequence[BoundSocket]]
 
 def _listening(plan: ListenPlan, sockets: Sequence[BoundSocket]) -> list[str]:
     words = "Listening for LMTP on" if plan.config.protocol == LMTP else "Listening on"
-    return [f"{words} {_address(bound)}, {_manner(plan, bound)}" for bound in sockets]
+    return [f"{words} {_address(bound)}, {describe_tls(plan, bound.implicit_tls)}" for bound in sockets]
 
 
-def _say_of(backend: object) -> list[str]:
-    describe = getattr(backend, "describe", None)
-    return [str(line) for line in describe()] if describe is not None else []
-
-
-def _delivery(delivery: Delivery) -> list[str]:
+def describe_delivery(delivery: Delivery) -> list[str]:
     """Where mail goes and how durable it is there, in the backend's words; one that says nothing is named."""
-    return _say_of(delivery.backend) or [f"Mail goes to {delivery.text}"]
+    describe = getattr(delivery.backend, "describe", None)
+    lines = [str(line) for line in describe()] if describe is not None else []
+    return lines or [f"Mail goes to {_name(delivery.text)}"]
 
 
-def _checks(plan: ListenPlan) -> list[str]:
-    return [f"Checked first: {describe_check(check)}" for check in plan.checks]
+def _name(text: str) -> str:
+    """What may be shown of a backend's text: its arguments may be passwords."""
+    prefix, *arguments = split_words(text)
+    return f"{prefix}:{arguments[0]}" if arguments and arguments[0].isidentifier() else prefix
 
 
-def _auth(plan: ListenPlan) -> list[str]:
+def describe_clients(plan: ListenPlan) -> list[str]:
+    """What clients have to do before they can send."""
+    lines = [f"Checked first: {describe_check(check)}" for check in plan.checks]
     auth = plan.auth
-    return [] if auth is None else [f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}"]
+    if auth is not None:
+        lines.insert(0, f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}")
+    return lines
+
+
+def describe_routes(plan: ListenPlan, deliveries: Sequence[Delivery], *, in_full: bool = False) -> list[str]:
+    """
+    Where mail of a listener goes: for each route the name of a delivery.
+
+    :param in_full: also what holds for every list of routes.
+    :return: empty for a listener with one delivery for everybody.
+    """
+    backend = plan.backend
+    if not isinstance(backend, MuxBackend) or not isinstance(backend.routes, RouteList):
+        return []
+    whither = {id(delivery.backend): f" goes to {delivery.name}" for delivery in deliveries}
+    whither |= {id(DISCARD): " is accepted and thrown away", id(None): ""}
+    described = backend.routes.describe() if in_full else backend.routes.describe_routes()
+    return [f"Mail for {words}{whither.get(id(target), f' goes to {target!r}')}" for words, target in described]
 
 
 def _trial(plan: ListenPlan, sockets: Sequence[BoundSocket]) -> list[str]:
@@ -101,8 +123,9 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _manner(plan: ListenPlan, bound: BoundSocket) -> str:
-    if bound.implicit_tls:
+def describe_tls(plan: ListenPlan, implicit_tls: bool) -> str:
+    """How TLS comes about on a socket of a listener."""
+    if implicit_tls:
         return "TLS from the first octet"
     if plan.tls is None:
         return "without TLS"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from smtpfw.config import schema
 from smtpfw.config.places import Place, Problems
-from smtpfw.config.schema import TableSchema
-from smtpfw.config.settings import BY_NAME, nearest, show
-from smtpfw.config.toml import KeyPath, TOMLFile
+from smtpfw.config.schema import TableSchema, about_unknown
+from smtpfw.config.settings import BY_NAME, show
+from smtpfw.config.toml import KeyPath, TOMLFile, key_of
 from smtpfw.config.tree import AuthTree, ListenTree, RouteTree, ServiceTree, Text, Values
 
 __all__ = ["tree_of_file"]
@@ -38,25 +38,49 @@ class _Reader:
         tree.settings.place = self._place(())
         tree.users = self._texts(raw, "auth", tables=False)
         tree.deliver = self._texts(raw, "deliver", tables=True)
-        for name, table in self._named(raw, "listen"):
+        tree.broken = {
+            (key, name)
+            for key, found in (("auth", tree.users), ("deliver", tree.deliver))
+            for name in self._table(raw, (key,))
+            if name not in found
+        }
+        for name, table in self._listeners(raw):
             tree.listen.append(self._listener(name, table))
-        if not tree.listen and "listen" not in raw:
-            self._problems.add(self._place(()), "it says nowhere where to listen; write a table [listen.NAME]")
         return tree
+
+    def _listeners(self, raw: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+        tables = raw.get("listen", {})
+        if not isinstance(tables, dict):
+            self._problems.add(self._place(("listen",)), f"it is {show(tables)}; write a table [listen.NAME] for each")
+            return []
+        if not tables:
+            self._problems.add(self._place(()), "it says nowhere where to listen; write a table [listen.NAME]")
+        found: list[tuple[str, Mapping[str, Any]]] = []
+        for name, table in tables.items():
+            if isinstance(table, dict) and name not in schema.LISTEN.others:
+                found.append((name, table))
+                continue
+            place = self._place(("listen", name))
+            if name in schema.LISTEN.keys:
+                self._problems.add(place, "a listener has a name of yours: write [listen.NAME], and this below it")
+            else:
+                self._problems.add(place, f"it is {show(table)}; it should be a table, [{place.key}]")
+        return found
 
     def _listener(self, name: str, raw: Mapping[str, Any]) -> ListenTree:
         path: KeyPath = ("listen", name)
         settings = self._settings(raw, path, schema.LISTEN)
         limits = self._settings(self._table(raw, (*path, "limits")), (*path, "limits"), schema.LIMITS)
         listen = ListenTree(name, self._place(path), limits.over(settings))
+        listen.places = {key: self._place((*path, key)) for key in raw}
         listen.settings.place = listen.place
         listen.on = [Text(text, place) for text, place in self._strings(raw, (*path, "on"))]
         listen.checks = [Text(text, place) for text, place in self._strings(raw, (*path, "checks"))]
-        listen.without = tuple(text for text, _ in self._strings(raw, (*path, "without")))
+        listen.extensions = [Text(text, place) for text, place in self._strings(raw, (*path, "extensions"))]
         if "trusted" in raw:
             listen.trusted = tuple(text for text, _ in self._strings(raw, (*path, "trusted")))
-        if not listen.on and "on" not in raw:
-            self._problems.add(listen.place, 'on is missing; write on = ["tcp:25"], or the like')
+        if not raw.get("on", []):
+            self._problems.add(listen.place_of("on"), 'nowhere to listen; write on = ["tcp:25"], or the like')
         if "auth" in raw:
             listen.auth = self._auth(raw["auth"], (*path, "auth"))
         listen.routes = self._routes(raw, (*path, "routes"))
@@ -70,17 +94,21 @@ class _Reader:
             self._problems.add(place, f'it is {show(raw)}; write a name of [auth], or {{ use = "NAME" }}')
             return None
         settings = self._settings(raw, path, schema.AUTH)
-        if "require_auth" not in settings:
-            settings.set("require_auth", True, place)
+        for key, default in schema.AUTH.defaults.items():
+            if key not in raw:
+                settings.set(schema.AUTH.settings[key], default, place)
         users = self._text(raw, (*path, "use"))
         if "use" not in raw:
-            self._problems.add(place, 'use is missing; write { use = "NAME" }, a name of [auth]')
-        return AuthTree(users, self._place((*path, "use")), settings) if users else None
+            self._problems.add(place, 'whom? write { use = "NAME" }, a name of [auth]')
+        return AuthTree(users, place, settings) if users else None
 
     def _routes(self, raw: Mapping[str, Any], path: KeyPath) -> list[RouteTree]:
         value = raw.get("routes", [])
         if not isinstance(value, list):
-            self._problems.add(self._place(path), f"it is {show(value)}; write a list of tables, [ {{ to = ... }} ]")
+            self._problems.add(
+                self._place(path),
+                f'it is {show(value)}; it is written as [ {{ to = "example.org", deliver = "NAME" }} ]',
+            )
             return []
         if not value:
             self._problems.add(
@@ -97,26 +125,44 @@ class _Reader:
         self._settings(raw, path, schema.ROUTE)
         outcomes = [key for key in ("deliver", "reject", "discard") if key in raw]
         if len(outcomes) != 1:
-            said = " and ".join(outcomes) or "nothing"
+            said = " and ".join(outcomes) or "none"
             self._problems.add(place, f"a route has one of deliver, reject and discard; this one has {said}")
-            return None
-        if "to" not in raw:
-            self._problems.add(place, 'to is missing; write to = "example.org", or to = "*" for everybody')
-            return None
+        if not raw.get("to", []):
+            self._problems.add(place, 'for whom? write to = "example.org", or to = "*" for everybody')
+        to = tuple(text for text, _ in self._strings(raw, (*path, "to")))
         return RouteTree(
             place,
-            to=tuple(text for text, _ in self._strings(raw, (*path, "to"))),
+            to=to if len(outcomes) == 1 else (),
             logins=self._logins(raw, (*path, "login")),
             networks=tuple(text for text, _ in self._strings(raw, (*path, "network"))) if "network" in raw else None,
             deliver=self._text(raw, (*path, "deliver")),
-            reject=raw.get("reject") is True or self._text(raw, (*path, "reject")),
-            discard=self._flag(raw, (*path, "discard")),
+            reject=self._reject(raw, (*path, "reject")),
+            discard=self._discard(raw, (*path, "discard")),
         )
 
     def _logins(self, raw: Mapping[str, Any], path: KeyPath) -> Literal[True] | tuple[str, ...] | None:
-        if raw.get("login") is True:
-            return True
-        return tuple(text for text, _ in self._strings(raw, path)) if "login" in raw else None
+        value = raw.get("login")
+        if value is None or value is True:
+            return value
+        if not isinstance(value, (str, list)) or not value:
+            self._problems.add(
+                self._place(path), f"it is {show(value)}; write true for whoever has authenticated, or names"
+            )
+            return None
+        return tuple(text for text, _ in self._strings(raw, path))
+
+    def _reject(self, raw: Mapping[str, Any], path: KeyPath) -> str | bool:
+        value = raw.get("reject", "")
+        if value is True or (isinstance(value, str) and (value or "reject" not in raw)):
+            return value
+        self._problems.add(self._place(path), f"it is {show(value)}; write true, or the text of the refusal")
+        return ""
+
+    def _discard(self, raw: Mapping[str, Any], path: KeyPath) -> bool:
+        value = raw.get("discard", True)
+        if value is not True:
+            self._problems.add(self._place(path), f"it is {show(value)}; write true, or leave it out")
+        return "discard" in raw
 
     # -- values -----------------------------------------------------------------
 
@@ -127,7 +173,7 @@ class _Reader:
             name = table.settings.get(key)
             if name is None:
                 if key not in table.others:
-                    self._problems.add(place, f"there is no such key here{nearest(key, table.keys)}")
+                    self._problems.add(place, f"there is no such key here{about_unknown(key, table)}")
                 continue
             setting = BY_NAME[name]
             with self._problems.at(place):
@@ -145,28 +191,21 @@ class _Reader:
         self._problems.add(self._place(path), f"it is {show(value)}; it should be a table")
         return {}
 
-    def _named(self, raw: Mapping[str, Any], key: str) -> list[tuple[str, Mapping[str, Any]]]:
-        tables = self._table(raw, (key,))
-        found: list[tuple[str, Mapping[str, Any]]] = []
-        for name, value in tables.items():
-            if isinstance(value, dict):
-                found.append((name, value))
-            else:
-                self._problems.add(
-                    self._place((key, name)), f"it is {show(value)}; it should be a table, [{key}.{name}]"
-                )
-        return found
-
     def _texts(self, raw: Mapping[str, Any], key: str, *, tables: bool) -> dict[str, Text]:
         found = {}
         for name, value in self._table(raw, (key,)).items():
             place = self._place((key, name))
-            if isinstance(value, str) and value:
+            if name in schema.SERVICE.settings:
+                # In TOML all that stands behind a [table] belongs to it.
+                self._problems.add(
+                    place, f"{name} stands at the top, above the first [table]; if this is one of yours, rename it"
+                )
+            elif isinstance(value, str) and value:
                 found[name] = Text(value, place)
             elif tables and isinstance(value, dict):
                 plugin = self._text(value, (key, name, "plugin"))
                 if "plugin" not in value:
-                    self._problems.add(place, 'plugin is missing; write { plugin = "maildir", ... }')
+                    self._problems.add(place, 'plugin is missing; write plugin = "maildir", or the like')
                 elif plugin:
                     arguments = {one: argument for one, argument in value.items() if one != "plugin"}
                     found[name] = Text(plugin, place, arguments)
@@ -181,14 +220,6 @@ class _Reader:
         self._problems.add(self._place(path), f"it is {show(value)}; it should be a text")
         return ""
 
-    def _flag(self, raw: Mapping[str, Any], path: KeyPath) -> bool:
-        value = raw.get(str(path[-1]), False)
-        if value is False and path[-1] in raw:
-            self._problems.add(self._place(path), "false says nothing; leave it out")
-        elif not isinstance(value, bool):
-            self._problems.add(self._place(path), f"it is {show(value)}; write true")
-        return value is True
-
     def _strings(self, raw: Mapping[str, Any], path: KeyPath) -> list[tuple[str, Place]]:
         """A list of texts; one alone needs no brackets."""
         value = raw.get(str(path[-1]), [])
@@ -201,17 +232,10 @@ class _Reader:
         for index, one in enumerate(value):
             place = self._place((*path, index))
             if isinstance(one, str) and one:
-                found.append((one, Place(self._key(path), place.file, place.line)))
+                found.append((one, Place(key_of(path), place.file, place.line)))
             else:
                 self._problems.add(place, f"it is {show(one)}; it should be a text")
         return found
 
     def _place(self, path: KeyPath) -> Place:
-        return Place(self._key(path), self._file.name, self._file.line(path))
-
-    @staticmethod
-    def _key(path: KeyPath) -> str:
-        words = ""
-        for part in path:
-            words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
-        return words
+        return Place(key_of(path), self._file.name, self._file.line(path))

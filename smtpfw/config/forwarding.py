@@ -16,15 +16,15 @@ written by accident.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from smtpfw.config import units
+from smtpfw.config import arguments
 from smtpfw.config.listeners import Listener, trusted_by_default
-from smtpfw.config.secrets import read_login
 from smtpfw.config.settings import nearest
 from smtpfw.errors import ConfigError
+from smtpfw.plugins import BackendPlugin
 
 __all__ = [
     "GUARDED",
@@ -49,41 +49,34 @@ _NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)")
 #: Arguments that destinations have themselves.
 _OF_DESTINATIONS = frozenset({"host", "port", "path", "bindAddress"})
 
-Parser = Callable[[str], object]
-
-
-def _read_networks(text: str) -> tuple[str, ...]:
-    return tuple(piece.strip() for piece in text.split(",") if piece.strip())
-
-
 #: Settings that belong to a ClientConfig.
-_OF_THE_CLIENT: Mapping[str, Parser] = {
-    "hello_name": str,
-    "connect_timeout": units.parse_duration,
-    "greeting_timeout": units.parse_duration,
-    "command_timeout": units.parse_duration,
-    "data_timeout": units.parse_duration,
-    "block_timeout": units.parse_duration,
-    "end_timeout": units.parse_duration,
+_OF_THE_CLIENT: Mapping[str, str] = {
+    "hello_name": "text",
+    "connect_timeout": "duration",
+    "greeting_timeout": "duration",
+    "command_timeout": "duration",
+    "data_timeout": "duration",
+    "block_timeout": "duration",
+    "end_timeout": "duration",
 }
 
-#: The name of a setting -> how it is read.
-LMTP_SETTINGS: Mapping[str, Parser] = {
-    "tls": str,
-    "tls_name": str,
-    "ca": str,
-    "certificate": str,
-    "key": str,
-    "dsn": units.parse_yes_no,
-    "max_connections": units.parse_count,
-    "opening_timeout": units.parse_duration,
+#: The name of a setting -> its kind, see :mod:`smtpfw.plugins`.
+LMTP_SETTINGS: Mapping[str, str] = {
+    "tls": "text",
+    "tls_name": "text",
+    "ca": "text",
+    "certificate": "text",
+    "key": "text",
+    "dsn": "yes_no",
+    "max_connections": "count",
+    "opening_timeout": "duration",
     **_OF_THE_CLIENT,
 }
 
-RELAY_SETTINGS: Mapping[str, Parser] = {
-    "trusted": _read_networks,
-    "login": read_login,
-    "allow_private": units.parse_yes_no,
+RELAY_SETTINGS: Mapping[str, str] = {
+    "trusted": "networks",
+    "login": "login",
+    "allow_private": "yes_no",
     **LMTP_SETTINGS,
 }
 
@@ -92,18 +85,18 @@ RELAY_USAGE = f"relay:HOST[:PORT][,HOST[:PORT]...][:trusted=NETWORK,...][:login=
 LMTP_USAGE = f"lmtp:unix:PATH or lmtp:HOST:PORT{_MANNER}"
 
 
-def read_string(prefix: str, text: str, settings: Mapping[str, Parser]) -> tuple[dict[str, object], list[str]]:
+def read_string(plugin: BackendPlugin, text: str) -> tuple[dict[str, object], list[str]]:
     """
     Take apart what stands behind the prefix.
 
-    :param settings: how each is read.
     :return: the settings, and the next hops.
     :raises ConfigError: for a name or a value that can't be used.
     """
     if not _WELL_QUOTED.fullmatch(text):
         raise ConfigError("a backslash at the end quotes nothing; write two for one")
+    settings = plugin.parameters or {}
     rest: list[str] = []
-    given: dict[str, object] = {}
+    given: dict[str, str] = {}
     for argument in _ARGUMENT.findall(f"{text}:"):
         named = _NAMED.fullmatch(argument)
         if named is None or named[1] in _OF_DESTINATIONS:
@@ -111,18 +104,17 @@ def read_string(prefix: str, text: str, settings: Mapping[str, Parser]) -> tuple
             continue
         name = named[1]
         if name not in settings:
-            raise ConfigError(f"{prefix} takes no {name}={nearest(name, settings)} (it takes {', '.join(settings)})")
+            near = nearest(name, settings)
+            raise ConfigError(f"{plugin.name} takes no {name}={near} (it takes {', '.join(settings)})")
         if name in given:
             raise ConfigError(f"{name}= is given twice")
-        try:
-            given[name] = settings[name](re.sub(r"\\(.)", r"\1", named[2]))
-        except ValueError as error:
-            raise ConfigError(f"{name}: {error}") from None
-    return given, [place for place in _PLACE.findall(":".join(rest) + ",") if place]
+        given[name] = re.sub(r"\\(.)", r"\1", named[2])
+    places = [place for place in _PLACE.findall(":".join(rest) + ",") if place]
+    return arguments.read_table(plugin, given), places
 
 
 def arguments_of(
-    given: Mapping[str, object], places: list[str], settings: Mapping[str, Parser], defaults: Mapping[str, object]
+    given: Mapping[str, object], places: list[str], settings: Mapping[str, Any], defaults: Mapping[str, object]
 ) -> dict[str, Any]:
     """
     The arguments of the backend.
@@ -130,11 +122,7 @@ def arguments_of(
     :param given: settings by their names, read.
     :param settings: all that there are.
     :param defaults: the values of those that are not given; what the backend does not have is left out.
-    :raises ConfigError: for a name that is none.
     """
-    for name in given:
-        if name not in settings:
-            raise ConfigError(f"it takes no {name}{nearest(name, settings)} (it takes via, {', '.join(settings)})")
     # Not above: built-in backends are imported when they are asked for.
     from smtpfw.backends.relay.places import DEFAULT_CONFIG
 

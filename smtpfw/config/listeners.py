@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -34,7 +34,7 @@ from smtpfw.wire.config import LMTP, SMTP
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
 
-__all__ = ["Listener", "Seat", "adopt", "bind_all", "parse_listener", "trusted_by_default"]
+__all__ = ["CannotListen", "Listener", "Seat", "adopt", "bind_all", "parse_listener", "trusted_by_default"]
 
 #: Where the clients of a listener on loopback come from.
 _LOOPBACK = ("127.0.0.0/8", "::1")
@@ -52,6 +52,7 @@ _DEFAULTS = {
     "unix": {"mode": (1, "660"), "backlog": (2, "1024")},
 }
 _BUILT_IN = ("tcp", "unix", "ssl")
+_INTERNET = ("tcp", "tcp6", "ssl")
 # Refused above, or without a socket that could be bound beforehand.
 _UNUSABLE = {"haproxy", "stdio", "tls"}
 
@@ -75,6 +76,39 @@ class Listener:
     def error(self, problem: object) -> ConfigError:
         """What is wrong with it, in one line."""
         return self.place.error(problem, self.text)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether clients of other machines may reach it."""
+        return _kind(self) == "elsewhere"
+
+    @property
+    def port(self) -> int:
+        """Its TCP port; 0 where none is written."""
+        description = parse_description(self.endpoint)
+        text = description.named.get("port", "".join(description.positional[:1]))
+        return int(text) if description.prefix in _INTERNET and text.isdecimal() else 0
+
+    def describe(self) -> str:
+        """Where it listens, in words."""
+        description = parse_description(self.endpoint)
+        if not self.port:
+            return self.text
+        interface = description.named.get("interface", "".join(description.positional[1:2]))
+        if interface not in ("", "::", "0.0.0.0"):
+            return f"port {self.port} of {interface}"
+        families = "addresses, IPv6 and IPv4" if "6" in description.prefix or interface == "::" else "IPv4 addresses"
+        return f"port {self.port} of all {families}"
+
+
+class CannotListen(ConfigError):
+    """
+    A socket that the system does not give.
+
+    :ivar passing: whether it may be given at another time, or to another user.
+    """
+
+    passing = False
 
 
 def parse_listener(text: str, place: Place = _NOWHERE) -> Listener:
@@ -173,17 +207,25 @@ def _listen(listener: Listener, binder: Binder) -> BoundSocket:
     outcome: list[object] = []
     try:
         endpoint = serverFromString(binder, listener.endpoint)
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+            # It would close what systemd has passed; and when the listener comes back at SIGHUP, somebody else's file
+            # has that number.
+            endpoint._close = _leave_open  # type: ignore[method-assign]
         waiting: Deferred[object] = endpoint.listen(switch)
         waiting.addBoth(outcome.append)
     except Exception as error:
-        raise listener.error(_explain(listener, error)) from None
+        raise _cannot_listen(listener, error) from None
     result = outcome[0] if outcome else None
     if isinstance(result, Failure) and result.value is not None:
-        raise listener.error(_explain(listener, result.value))
+        raise _cannot_listen(listener, result.value)
     if binder.bound is None:
         raise listener.error("endpoints of this type can't be bound before the service runs")
     binder.bound.endpoint, binder.bound.switch = listener.endpoint, switch
     return binder.bound
+
+
+def _leave_open(descriptor: int) -> None:
+    """Stands for os.close."""
 
 
 def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
@@ -197,8 +239,7 @@ def _kind(listener: Listener) -> str:
     if description.prefix == "unix":
         return "unix"
     interface = description.named.get("interface", "".join(description.positional[1:2]))
-    internet = description.prefix in ("tcp", "tcp6", "ssl")
-    return "loopback" if internet and _is_loopback(interface) else "elsewhere"
+    return "loopback" if description.prefix in _INTERNET and _is_loopback(interface) else "elsewhere"
 
 
 def _is_loopback(interface: str) -> bool:
@@ -217,9 +258,17 @@ def _missing_arguments(description: Description) -> str:
     )
 
 
+def _cannot_listen(listener: Listener, error: BaseException) -> CannotListen:
+    found = CannotListen(str(listener.error(_explain(listener, error))))
+    found.passing = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+    return found
+
+
 def _explain(listener: Listener, error: BaseException) -> str:
     """What went wrong and what to do, in one line."""
     description = parse_description(listener.endpoint)
+    if isinstance(error, OSError) and description.prefix == "systemd":
+        return "the socket that systemd passed does not listen; its unit needs ListenStream= and Accept=no"
     if isinstance(error, OSError):
         return _explain_os_error(description, error)
     if isinstance(error, (KeyError, IndexError)) and description.prefix == "systemd":

@@ -27,7 +27,9 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, format
 from twisted.python import logfile
 from zope.interface import implementer
 
+from smtpfw.config.places import Place
 from smtpfw.config.settings import BY_NAME
+from smtpfw.config.tree import Values
 from smtpfw.errors import ConfigError
 from smtpfw.wire.transcript import printable
 
@@ -43,6 +45,8 @@ __all__ = [
     "make_worker_observer",
     "shared_protocol_log",
 ]
+
+_PROTOCOL_LOG = Place("--protocol-log")
 
 #: What twistd takes when a daemon is told nothing.
 _DEFAULT_FILE = "twistd.log"
@@ -310,8 +314,9 @@ def make_observer(values: Mapping[str, Any], twistd: Mapping[str, Any] | None) -
         for name in ("log_format", "log_level"):
             setting = BY_NAME[name]
             if values[name] != setting.default:
-                raise ConfigError(
-                    f"--{setting.option}: it is for logs that twistd writes to a file or the terminal; "
+                place = values.place_of(name) if isinstance(values, Values) else Place(f"--{setting.option}")
+                raise place.error(
+                    "it is for logs that twistd writes to a file or the terminal; "
                     "its --logger and --syslog have formats of their own"
                 )
         return None
@@ -399,25 +404,28 @@ class ProtocolLog:
         return f"{_utc.show(int(now))}.{int(now * 1000) % 1000:03d}Z"
 
 
-def make_protocol_log(path: str | None, twistd: Mapping[str, Any] | None) -> ProtocolLog | None:
+def make_protocol_log(
+    path: str | None, twistd: Mapping[str, Any] | None, place: Place = _PROTOCOL_LOG
+) -> ProtocolLog | None:
     """
     The protocol log that the operator asks for.
 
     :param path: a file, ``stderr``, or None for no log.
     :param twistd: its own options, if it runs us.
+    :param place: where that stands.
     :raises ConfigError: if it can't be opened.
     """
     if path is None:
         return None
     if path == "stderr":
         if twistd is not None and not twistd.get("nodaemon", True):
-            raise ConfigError("--protocol-log stderr: a daemon has none; give a file, or twistd its -n")
+            raise place.error("a daemon has none; give a file, or twistd its -n", path)
         return shared_protocol_log(sys.stderr.fileno())
     try:
         # Who writes to whom is nobody else's business.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(f"--protocol-log {path}: {error.strerror}") from None
+        raise place.error((error.strerror or str(error)).lower(), path) from None
     return shared_protocol_log(descriptor)
 
 

@@ -10,13 +10,29 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from smtpfw.config.settings import nearest
 from smtpfw.errors import ConfigError
 
-__all__ = ["find", "is_module", "make", "one_line", "signature"]
+__all__ = ["extend_path", "find", "is_module", "make", "one_line", "signature"]
+
+
+def extend_path(folders: Sequence[str]) -> None:
+    """
+    Let modules be found in these folders first.
+
+    :raises ConfigError: if one is not there.
+    """
+    for folder in reversed(folders):
+        path = Path(folder).absolute()
+        if not path.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder")
+        if str(path) not in sys.path:
+            sys.path.insert(0, str(path))
 
 
 def is_module(name: str) -> bool:

@@ -15,7 +15,10 @@ from typing import Any
 
 from twisted.python import usage
 
+from smtpfw.config import names
+from smtpfw.config.listing import LISTINGS, list_installed
 from smtpfw.config.settings import BY_NAME, FLAG, SETTINGS, Setting, nearest
+from smtpfw.errors import ConfigError
 from twisted import copyright
 
 __all__ = ["ServerOptions"]
@@ -27,6 +30,10 @@ does not wait."""
 
 _OTHER = """\
 Other:
+  --check                         say what this configuration would do, what is wrong and what may not be meant, and
+                                  end: with status 0 if it can run, 1 if not
+  --help-backends, --help-checks, --help-auth, --help-mechanisms, --help-extensions
+                                  list what is built in and what is installed, what it takes and where it comes from
   --version                       show the version
   --help                          show this text
 
@@ -47,6 +54,11 @@ class ServerOptions(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         for setting in BY_NAME.values():
             self._offer(setting)
+        for topic in LISTINGS:
+            self._offer_listing(topic)
+        self._listings: list[str] = []
+        #: Whether nothing shall run: see :mod:`smtpfw.config.checking`.
+        self.check = False
         #: Those that stand on the command line.
         self.given: set[str] = set()
 
@@ -67,6 +79,8 @@ class ServerOptions(usage.Options):
                 near = "; --help tells which"
             raise usage.UsageError(f"{error.msg}{near or '; --help lists all'}") from None
         super().parseOptions(words)  # type: ignore[no-untyped-call]
+        if self._listings:
+            self._list()
 
     def parseArgs(self, *words: str) -> None:
         """
@@ -76,6 +90,10 @@ class ServerOptions(usage.Options):
         """
         if words:
             raise usage.UsageError(f"{words[0]!r} is no option; --help lists all")
+
+    def opt_check(self) -> None:
+        """Say what this configuration would do, and end."""
+        self.check = True
 
     def opt_version(self) -> None:
         """Show the version and exit."""
@@ -108,6 +126,22 @@ class ServerOptions(usage.Options):
             self._take(setting, text)
 
         self._dispatch[option] = take
+
+    def _offer_listing(self, topic: str) -> None:
+        option = f"help-{topic}"
+        self.synonyms[option] = option
+        self.docs[option] = f"List {topic}, and exit."
+        self.longOpt.append(option)
+        # At the end of the command line: --python-path may stand behind it.
+        self._dispatch[option] = lambda option, text="": self._listings.append(topic)
+
+    def _list(self) -> None:
+        try:
+            names.extend_path(self["python_path"])
+        except ConfigError as error:
+            raise usage.UsageError(f"--python-path: {error}") from None
+        sys.stdout.write("\n".join(list_installed(topic) for topic in self._listings))
+        sys.exit(0)
 
     def _take(self, setting: Setting, text: str) -> None:
         try:

@@ -45,18 +45,33 @@ class Place:
 
         :param value: as the operator wrote it, where that helps.
         """
-        return ConfigError(f"{self} {value}: {problem}" if value else f"{self}: {problem}")
+        shown = value if value.isprintable() else repr(value)
+        # What others raise may have several lines, and a line here is a mistake.
+        words = " ".join(str(problem).split("\n"))
+        return ConfigError(f"{self} {shown}: {words}" if value else f"{self}: {words}")
 
 
 class Problems:
-    """Collects errors."""
+    """
+    Collects errors, and warnings: what is served all the same, and most likely not meant.
+    """
 
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._errors: list[tuple[int, str]] = []
+        self._warnings: list[tuple[int, str]] = []
 
     def add(self, place: Place, problem: object, value: str = "") -> None:
-        """Note one."""
-        self._lines.append(str(place.error(problem, value)))
+        """Note an error."""
+        self._errors.append((place.line, str(place.error(problem, value))))
+
+    def warn(self, place: Place, problem: object, value: str = "") -> None:
+        """Note a warning."""
+        self._warnings.append((place.line, str(place.error(problem, value))))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each, in the order of the lines of the file."""
+        return _in_order(self._warnings)
 
     @contextmanager
     def at(self, place: Place, value: str = "") -> Iterator[None]:
@@ -67,13 +82,18 @@ class Problems:
             self.add(place, error, value)
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self._errors)
 
     def check(self) -> None:
         """
         Go on only if there was none.
 
-        :raises ConfigError: a line for each.
+        :raises ConfigError: a line for each, in the order of the lines of the file.
         """
-        if self._lines:
-            raise ConfigError("\n".join(dict.fromkeys(self._lines)))
+        if self._errors:
+            raise ConfigError("\n".join(_in_order(self._errors)))
+
+
+def _in_order(lines: list[tuple[int, str]]) -> tuple[str, ...]:
+    # What all listeners have in common is looked at for each of them, and told once.
+    return tuple(dict.fromkeys(line for _, line in sorted(lines, key=lambda one: one[0])))

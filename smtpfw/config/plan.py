@@ -8,24 +8,25 @@ nothing. All that is wrong is told together.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smtpfw.backends.mux.routing import passes_on
+from smtpfw.config import names
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string, without_secrets
 from smtpfw.config.backends import BUILT_IN, backend_from_string, backend_from_table
 from smtpfw.config.certificates import Stores, StoresOfPlan
 from smtpfw.config.checks import check_from_string
+from smtpfw.config.extensions import LEAVE_OUT, extensions_of
 from smtpfw.config.forwarding import GUARDED, defaults_for
 from smtpfw.config.listeners import Listener, parse_listener
 from smtpfw.config.places import Problems
 from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
+from smtpfw.config.strings import parse_description
 from smtpfw.config.tree import ListenTree, ServiceTree, Text, Values
 from smtpfw.errors import ConfigError
-from smtpfw.extensions import STANDARD, Auth
+from smtpfw.extensions import STANDARD, Auth, StartTLS
 from smtpfw.policies import RequireAuth, SenderBelongsToLogin
 from smtpfw.sasl import STANDARD as STANDARD_MECHANISMS
 from smtpfw.sasl.plugins import available_mechanisms
@@ -92,12 +93,14 @@ class ServicePlan:
     :ivar deliveries: where mail can go, each once.
     :ivar settings: those of the whole process: what is logged, say.
     :ivar stores: the certificates that are shown.
+    :ivar warnings: what is most likely not meant, a line for each.
     """
 
     listen: tuple[ListenPlan, ...]
     deliveries: tuple[Delivery, ...]
     settings: Values
     stores: tuple[CertificateStore, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def grace(self) -> float:
@@ -135,21 +138,48 @@ class _Planner:
     def plan(self) -> ServicePlan:
         tree, problems = self._tree, self._problems
         with problems.at(tree.settings.place_of("python_path")):
-            _extend_path(tree.settings["python_path"])
+            names.extend_path(tree.settings["python_path"])
         for listen in tree.listen:
             self._listeners[listen.name] = self._parse_listeners(listen)
         for name, text in tree.deliver.items():
             shown = text.text if text.table is None else ""
             with problems.at(text.place, shown):
                 self._deliveries[name] = Delivery(name, text.text, self._deliver(text))
+        self._find_twins()
         plans = [self._listen(listen) for listen in tree.listen]
         problems.check()
+        unused = self._find_unused()
         return ServicePlan(
             listen=tuple(plan for plan in plans if plan is not None),
-            deliveries=tuple(self._deliveries.values()),
+            deliveries=tuple(one for one in self._deliveries.values() if one.name not in unused),
             settings=tree.settings,
             stores=tuple(self._stores.used.values()),
+            warnings=problems.warnings,
         )
+
+    def _find_twins(self) -> None:
+        """Two can't listen at one place, and an error of the system would not say who the other one is."""
+        seen: dict[str, Listener] = {}
+        for listener in (listener for listeners in self._listeners.values() for listener in listeners):
+            # Port 0 is another one each time.
+            if parse_description(listener.endpoint).positional[:1] == ("0",):
+                continue
+            other = seen.setdefault(listener.endpoint, listener)
+            if other is not listener:
+                where = f"{other.place.key} in line {other.place.line}" if other.place.line else "it"
+                self._problems.add(listener.place, f"{where} listens there already", listener.text)
+
+    def _find_unused(self) -> set[str]:
+        """Where no mail can go, and who can log in nowhere: no error, for it may be so for a while."""
+        tree, warn = self._tree, self._problems.warn
+        led_to = {route.deliver for listen in tree.listen for route in listen.routes or ()}
+        led_to.update(listen.deliver for listen in tree.listen)
+        unused = set(tree.deliver).difference(led_to)
+        for name in unused:
+            warn(tree.deliver[name].place, "no route leads there, so it is not used")
+        for name in set(tree.users).difference(listen.auth.users for listen in tree.listen if listen.auth):
+            warn(tree.users[name].place, "no listener names it, so it is not used")
+        return unused
 
     def _listen(self, listen: ListenTree) -> ListenPlan | None:
         problems = self._problems
@@ -190,6 +220,8 @@ class _Planner:
             backend = backend_from_string(text.text, defaults_for(self._listeners[listen.name], hostname))
             if passes_on(backend) and not (getattr(backend, "trusted", True) or listen.auth):
                 raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
+            if passes_on(backend) and getattr(getattr(backend, "trusted", None), "everybody", False):
+                raise ConfigError("trusted= is everybody, which makes an open relay; name the networks that are yours")
             return backend
         defaults = {GUARDED: False, **({"hello_name": hostname} if hostname else {})}
         if text.table is None:
@@ -210,6 +242,7 @@ class _Planner:
                 settings.place_of("require_client_certificate"),
                 "by whom must they be signed? give client_ca, --client-ca FILE",
             )
+            return None
         if not text:
             for name in ("require_tls", "client_ca", "require_client_certificate"):
                 if settings[name]:
@@ -229,14 +262,13 @@ class _Planner:
         return None
 
     def _extensions(self, listen: ListenTree, settings: Values) -> tuple[Extension, ...]:
-        left_out = {keyword.upper() for keyword in listen.without}
-        known = [extension.keyword for extension in STANDARD]
-        for keyword in left_out.difference(known):
-            self._problems.add(
-                listen.place.within("without"), f"there is no extension {keyword}{nearest(keyword, known)}"
-            )
-        extensions = tuple(extension for extension in STANDARD if extension.keyword not in left_out)
+        extensions = extensions_of(listen.extensions, settings["protocol"], self._problems)
         auth = self._auth(listen, settings)
+        wanted = settings["require_tls"] or (auth is not None and auth.required and not auth.allow_insecure)
+        clear = any(not listener.implicit_tls for listener in self._listeners[listen.name])
+        left_out = [text for text in listen.extensions if text.text.upper() == f"{LEAVE_OUT}{StartTLS.keyword}"]
+        if wanted and clear and left_out:
+            self._problems.add(left_out[0].place, "TLS is required here, and only smtps: could have it without this")
         return extensions if auth is None else (*extensions, auth)
 
     def _auth(self, listen: ListenTree, settings: Values) -> Auth | None:
@@ -249,11 +281,12 @@ class _Planner:
         users = self._tree.users.get(tree.users)
         if users is None:
             known = self._tree.users
-            problems.add(tree.place, f"there is no {tree.users!r} in [auth]{nearest(tree.users, known)}")
+            if ("auth", tree.users) not in self._tree.broken:
+                problems.add(tree.place, f"there is no {tree.users!r} in [auth]{nearest(tree.users, known)}")
             return None
         own = tree.settings.over(settings)
         if not (settings["tls"] or own["allow_insecure_auth"]):
-            problems.add(tree.place, "it is offered under TLS only; give tls, --tls CERT[:KEY], or allow_insecure_auth")
+            problems.add(tree.place, "it is offered under TLS only; give tls, --tls CERT[:KEY], or allow it without")
             return None
         mechanisms: Any = STANDARD_MECHANISMS
         words = own["auth_mechanisms"]
@@ -295,13 +328,5 @@ class _Planner:
             delivery = self._deliveries.get(listen.deliver)
             return None if delivery is None else delivery.backend
         broken = [name for name in self._tree.deliver if name not in self._deliveries]
+        broken += [name for key, name in self._tree.broken if key == "deliver"]
         return backend_of_routes(listen, self._deliveries, broken, listeners, self._problems)
-
-
-def _extend_path(folders: tuple[str, ...]) -> None:
-    for folder in reversed(folders):
-        path = Path(folder).absolute()
-        if not path.is_dir():
-            raise ConfigError(f"{folder}: there is no such folder")
-        if str(path) not in sys.path:
-            sys.path.insert(0, str(path))

@@ -30,7 +30,7 @@ def read_tree(options: ServerOptions, octets: bytes | None = None) -> tuple[Serv
     if not options["config"]:
         return tree_of_options(options), problems
     tree = tree_of_file(read_toml(options["config"], octets), problems)
-    for name in options.given:
+    for name in (name for name in BY_NAME if name in options.given):
         place = Place(f"--{BY_NAME[name].option}")
         if name in _BESIDE:
             tree.settings.set(name, options[name], place)

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from smtpfw.backends.mux import DISCARD, MuxBackend, Reject, Route, RouteList
+from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config.listeners import Listener, trusted_by_default
 from smtpfw.config.places import Problems
 from smtpfw.config.settings import nearest
 from smtpfw.config.tree import ListenTree, RouteTree
+from smtpfw.errors import ConfigError
 from smtpfw.interfaces import IBackend
+from smtpfw.policies.networks import Networks
 
 __all__ = ["Named", "backend_of_routes"]
 
@@ -39,15 +42,19 @@ def backend_of_routes(
     :return: None if something is wrong.
     """
     routes = [_route(route, deliveries, broken, problems) for route in listen.routes or ()]
+    trusted = Networks()
+    with problems.at(listen.place_of("trusted")):
+        trusted = Networks(trusted_by_default(listeners) if listen.trusted is None else listen.trusted)
+        if trusted.everybody and any(route is not None and passes_on(route.outcome) for route in routes):
+            raise ConfigError("that is everybody, which makes an open relay; name the networks that are yours")
     if not routes or None in routes:
         return None
-    trusted = trusted_by_default(listeners) if listen.trusted is None else listen.trusted
-    with problems.at(listen.place):
+    with problems.at(listen.place_of("routes")):
         found = RouteList(
             [route for route in routes if route is not None], trusted=trusted, auth=listen.auth is not None
         )
-        for sentence in found.problems():
-            problems.add(listen.place.within("routes"), sentence)
+        for position, sentence in found.faults():
+            problems.add((listen.routes or [])[position].place, sentence)
         return MuxBackend(found, owns_targets=False)
     return None
 
@@ -55,6 +62,8 @@ def backend_of_routes(
 def _route(
     route: RouteTree, deliveries: Mapping[str, Named], broken: Sequence[str], problems: Problems
 ) -> Route | None:
+    if not route.to:
+        return None
     outcome: Any
     if route.deliver:
         found = deliveries.get(route.deliver)

@@ -21,12 +21,15 @@ _MAX_SECRET = 4096
 
 _FOLDER = "CREDENTIALS_DIRECTORY"
 
+#: How a path may begin that is no secret by mistake.
+_PATHS = ("/", "./", "../")
+
 
 def read_secret(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """
     Read a secret.
 
-    :param text: as above; a path alone is a file.
+    :param text: as above; a path alone is a file, too.
     :raises ValueError: saying where it was looked for; nothing of the secret stands in it.
     """
     kind, colon, name = text.partition(":")
@@ -38,7 +41,12 @@ def read_secret(text: str, environment: Mapping[str, str] = os.environ) -> str:
         if _FOLDER not in environment:
             raise ValueError(f"systemd has passed no credentials; write LoadCredential={name}:PATH into the unit")
         return _first_line(str(Path(environment[_FOLDER], name)))
-    return _first_line(name if kind == "file" and colon else text)
+    if kind == "file" and colon:
+        return _first_line(name)
+    if not text.startswith(_PATHS) and not Path(text).is_file():
+        # It may be the secret itself, which must not be shown.
+        raise ValueError("no such file; a secret is written file:PATH, env:NAME or credential:NAME")
+    return _first_line(text)
 
 
 def read_login(text: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date, time
 from typing import Any
 
 from smtpfw.config import units
@@ -93,12 +94,16 @@ class Kind:
     :ivar parse: text to value; a ValueError says what is expected.
     :ivar format: value to the text that ``parse`` reads back.
     :ivar plain: types of TOML beside text that it may be written as, ``10`` for ``"10"``.
+    :ivar example: how it may be written in a file.
+    :ivar words: whether it is several words, which may be a list in a file.
     """
 
     metavar: str
     parse: Callable[[str], Any]
     format: Callable[[Any], str] = str
     plain: tuple[type, ...] = ()
+    example: str = ""
+    words: bool = False
 
     def read(self, value: Any) -> Any:
         """
@@ -112,10 +117,18 @@ class Kind:
             raise ValueError(f"{show(value)} is neither true nor false")
         if isinstance(value, str):
             return self.parse(value)
+        if isinstance(value, bool) and bool in self.plain:
+            return value
         # A bool is an int to Python, and no number to anybody else.
         if isinstance(value, self.plain) and not isinstance(value, bool):
             return self.parse(str(value))
-        raise ValueError(f"it is {show(value)}; write it in quotes, as {self.metavar}")
+        if self.words and isinstance(value, list) and all(isinstance(word, str) for word in value):
+            return self.parse(" ".join(value))
+        raise ValueError(f"it is {show(value)}; it is written as {self.example or self.metavar}")
+
+
+#: Characters of a value that are shown to who wrote it.
+_SHOWN = 80
 
 
 def show(value: Any) -> str:
@@ -126,34 +139,37 @@ def show(value: Any) -> str:
         return "a list"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return repr(value)[:80]
+    text = str(value) if isinstance(value, (date, time)) else repr(value)
+    return text if len(text) < _SHOWN else f"{text[:_SHOWN]}..."
 
 
-SIZE = Kind("SIZE", units.parse_size, units.format_size, (int,))
-RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_size, (int,))
-TIME = Kind("TIME", units.parse_duration, units.format_duration, (int, float))
-COUNT = Kind("N", units.parse_count, plain=(int,))
-HOSTNAME = Kind("NAME", _parse_hostname)
-PROTOCOL = Kind("NAME", _parse_protocol)
-PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name))
-FLAG = Kind("", bool)
-WORKERS = Kind("N", _parse_workers, plain=(int,))
+SIZE = Kind("SIZE", units.parse_size, units.format_size, (int,), example='"10M"')
+RATE = Kind("SIZE", lambda text: float(units.parse_size(text)), units.format_size, (int,), example='"1K"')
+TIME = Kind("TIME", units.parse_duration, units.format_duration, (int, float), example='"5m"')
+COUNT = Kind("N", units.parse_count, plain=(int,), example="100")
+HOSTNAME = Kind("NAME", _parse_hostname, example='"mx.example.org"')
+PROTOCOL = Kind("NAME", _parse_protocol, example='"lmtp"')
+PROFILE = Kind("NAME", _parse_profile, lambda profile: str(profile.name), example='"strict"')
+FLAG = Kind("", bool, example="true")
+SWITCH = Kind("yes/no", units.parse_yes_no, plain=(bool,), example="true")
+WORKERS = Kind("N", _parse_workers, plain=(int,), example="2")
 # A number of TOML would be taken for a decimal one.
-UMASK = Kind("MASK", _parse_umask, lambda mask: f"{mask:03o}")
-ACCOUNT = Kind("NAME", _parse_text, plain=(int,))
-LISTENER = Kind("ENDPOINT", _parse_text)
-BACKEND = Kind("BACKEND", _parse_text)
-CHECKER = Kind("CHECKER", _parse_text)
-CHECK = Kind("CHECK", _parse_text)
-WORDS = Kind("NAMES", _parse_text)
-CERTIFICATE = Kind("CERT[:KEY]", _parse_text)
-TLS_VERSION = Kind("VERSION", lambda text: _parse_word(text, "1.2", "1.3"), plain=(float,))
-CERTIFICATE_FILE = Kind("FILE", _parse_text)
-LOG_FORMAT = Kind("NAME", lambda text: _parse_word(text, "text", "json"))
-LOG_LEVEL = Kind("NAME", lambda text: _parse_word(text, "debug", "info", "warn", "error", "critical"))
-LOG_FILE = Kind("FILE", _parse_text)
-CONFIG_FILE = Kind("FILE", _parse_text)
-FOLDER = Kind("DIR", _parse_text)
+UMASK = Kind("MASK", _parse_umask, lambda mask: f"{mask:03o}", example='"027"')
+ACCOUNT = Kind("NAME", _parse_text, plain=(int,), example='"smtpfw"')
+LISTENER = Kind("ENDPOINT", _parse_text, example='"tcp:25"')
+BACKEND = Kind("BACKEND", _parse_text, example='"maildir:/var/mail/inbox"')
+CHECKER = Kind("CHECKER", _parse_text, example='"htpasswd:users"')
+CHECK = Kind("CHECK", _parse_text, example='"rate:ip=30/m"')
+EXTENSION = Kind("EXTENSION", _parse_text, example='"-DSN"')
+WORDS = Kind("NAMES", _parse_text, example='"SCRAM-SHA-256 PLAIN"', words=True)
+CERTIFICATE = Kind("CERT[:KEY]", _parse_text, example='"cert.pem:key.pem"')
+TLS_VERSION = Kind("VERSION", lambda text: _parse_word(text, "1.2", "1.3"), plain=(float,), example='"1.3"')
+CERTIFICATE_FILE = Kind("FILE", _parse_text, example='"clients.pem"')
+LOG_FORMAT = Kind("NAME", lambda text: _parse_word(text, "text", "json"), example='"json"')
+LOG_LEVEL = Kind("NAME", lambda text: _parse_word(text, "debug", "info", "warn", "error", "critical"), example='"warn"')
+LOG_FILE = Kind("FILE", _parse_text, example='"protocol.log"')
+CONFIG_FILE = Kind("FILE", _parse_text, example='"smtpfw.toml"')
+FOLDER = Kind("DIR", _parse_text, example='"lib"')
 
 _FIELDS = {field.name: field for field in dataclasses.fields(ServerConfig)}
 
@@ -269,7 +285,21 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         ),
         Setting("require_client_certificate", FLAG, "end the handshake of a client that has none"),
         Setting("require_tls", FLAG, "refuse mail on a connection without TLS"),
+        Setting(
+            "submission",
+            SWITCH,
+            "add Date and Message-ID to messages that lack them, of clients that have authenticated; by default where "
+            "AUTH is required",
+        ),
         Setting("profile", PROFILE, "how strictly to read: strict (the RFCs' letter), default, lenient (old devices)"),
+        Setting(
+            "extensions",
+            EXTENSION,
+            "-KEYWORD leaves out an extension that EHLO would name; KEYWORD, or your own module:Name, adds one. May be "
+            "repeated",
+            given=(),
+            repeatable=True,
+        ),
     ),
     "Limits": (
         Setting("max_message_bytes", SIZE, "largest message", zero="no limit"),

@@ -232,8 +232,25 @@ class Binder:
             os.umask(umask)
 
     def adoptStreamPort(self, descriptor: int, family: socket.AddressFamily, factory: IProtocolFactory) -> BoundSocket:
-        """Keep a socket that was passed to us, as by systemd. It listens already; its mode and file are not ours."""
-        return self._remember(BoundSocket(socket.fromfd(descriptor, family, socket.SOCK_STREAM), factory, passed=True))
+        """
+        Keep a socket that was passed to us, as by systemd. It listens already; its mode and file are not ours.
+
+        :param family: as somebody has written it. The socket itself knows: ``ListenStream=25`` makes one for both
+            families, and read as INET each client would have an address that is anything but its own.
+        :raises OSError: when it does not listen.
+        """
+        # Programs that we start have no use for it.
+        os.set_inheritable(descriptor, False)
+        own = os.dup(descriptor)
+        try:
+            sock = socket.socket(fileno=own)
+        except OSError:
+            os.close(own)
+            raise
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.close()
+            raise OSError(errno.EINVAL, "it does not listen")
+        return self._remember(BoundSocket(sock, factory, passed=True))
 
     def _listen(self, sock: socket.socket, factory: IProtocolFactory, backlog: int, path: str = "") -> BoundSocket:
         sock.listen(backlog)

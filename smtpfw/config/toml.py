@@ -7,6 +7,7 @@ So a file that it has accepted is walked through once more, for its keys alone.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from smtpfw.errors import ConfigError
 
-__all__ = ["KeyPath", "TOMLFile", "read_octets", "read_toml"]
+__all__ = ["KeyPath", "TOMLFile", "key_of", "read_octets", "read_toml"]
 
 #: How a value is reached: keys, and numbers of elements of arrays, from 0.
 KeyPath = tuple[str | int, ...]
@@ -36,6 +37,23 @@ _STRINGS = (
 )
 
 
+#: What tomllib says, and what an operator may want to hear instead.
+_REASONS = {
+    "cannot overwrite a value": "this key is there already",
+    "cannot declare": "this table is there already",
+    "invalid value": "this is no value; a text needs quotes around it",
+    "expected newline or end of document after a statement": (
+        "the line goes on behind the value; a text, or a number with a unit, needs quotes around it"
+    ),
+    "expected '=' after a key": (
+        "here should be KEY = VALUE; a key with other characters than a-z, 0-9, - and _ needs quotes"
+    ),
+    "illegal character '\\n'": "the text goes over the end of the line; its quotes are not closed",
+    "unescaped '\\' in a string": "a backslash within \" \" is written twice; within ' ' it is an ordinary character",
+    "invalid statement": "here should be KEY = VALUE, or [TABLE]",
+}
+
+
 class TOMLFile:
     """
     :ivar name: as it was given.
@@ -47,15 +65,33 @@ class TOMLFile:
         self.name = name
         try:
             self.values: dict[str, Any] = tomllib.loads(text)
+            self._lines = _Scanner(text.replace("\r\n", "\n")).lines
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{name}:{_line_of_error(error, text)}: {_reason(error)}") from None
-        self._lines = _Scanner(text.replace("\r\n", "\n")).lines
+        except RecursionError:
+            raise ConfigError(f"{name}: it is nested too deeply") from None
+        except ValueError as error:
+            # A number of thousands of digits is TOML, and too long for Python.
+            raise ConfigError(f"{name}: {str(error).partition(';')[0].lower()}") from None
 
     def line(self, path: KeyPath) -> int:
         """The line of a value, or of the nearest that is around it; 1 for the whole file."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 1)
+
+
+def key_of(path: KeyPath) -> str:
+    """A key path as an operator writes it; elements of arrays are counted from 1, as people do."""
+    words = ""
+    for part in path:
+        if isinstance(part, int):
+            words += f"[{part + 1}]"
+        else:
+            # JSON's quotes are TOML's, and keep a line one line.
+            key = part if _WORD.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+            words += f".{key}" if words else key
+    return words
 
 
 def read_octets(name: str) -> bytes:
@@ -65,11 +101,10 @@ def read_octets(name: str) -> bytes:
     :raises ConfigError: one line that says why it can't be read.
     """
     try:
-        octets = Path(name).read_bytes()
+        with Path(name).open("rb") as file:
+            octets = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(
-            f"{name}: {error.strerror or error}".lower() if not error.strerror else f"{name}: {error.strerror}"
-        ) from None
+        raise ConfigError(f"{name}: {(error.strerror or str(error)).lower()}") from None
     if len(octets) > MAX_BYTES:
         raise ConfigError(f"{name}: it has more than {MAX_BYTES} octets; is it a configuration?")
     return octets
@@ -85,7 +120,8 @@ def read_toml(name: str, octets: bytes | None = None) -> TOMLFile:
     if octets is None:
         octets = read_octets(name)
     try:
-        return TOMLFile(name, octets.decode())
+        # Some editors begin each file with a mark that is no part of it.
+        return TOMLFile(name, octets.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: this is not UTF-8, as TOML has to be") from None
@@ -93,12 +129,14 @@ def read_toml(name: str, octets: bytes | None = None) -> TOMLFile:
 
 def _line_of_error(error: tomllib.TOMLDecodeError, text: str) -> int:
     found = re.search(r"\(at line (\d+), column \d+\)", str(error))
-    return int(found[1]) if found else text.count("\n") + 1
+    # Or else it is at its end: something is not closed.
+    return int(found[1]) if found else text.rstrip().count("\n") + 1
 
 
 def _reason(error: tomllib.TOMLDecodeError) -> str:
-    text = re.sub(r" \(at .*\)$", "", str(error))
-    return text[:1].lower() + text[1:]
+    text = re.sub(r" \(at [^()]*\)$", "", str(error))
+    text = text[:1].lower() + text[1:]
+    return next((words for beginning, words in _REASONS.items() if text.startswith(beginning)), text)
 
 
 class _Scanner:
@@ -143,6 +181,9 @@ class _Scanner:
         if is_array:
             self._note(path, line)
             self._last[path] = self._last.get(path, -1) + 1
+        if not is_array:
+            # Tables within it may stand before it, and then it has theirs.
+            self.lines[path] = line
         path = self._within(path, line)
         self._skip(_SPACE)
         self._at += 1 + is_array

@@ -93,7 +93,7 @@ class RouteTree:
     """
     A route.
 
-    :ivar to: patterns of recipients.
+    :ivar to: patterns of recipients; none if it is no route, which has been told already.
     :ivar logins: None for anybody, True for who has authenticated, or names.
     :ivar networks: None for any.
     :ivar deliver: the name of where it leads to; empty for the two others.
@@ -102,7 +102,7 @@ class RouteTree:
     """
 
     place: Place
-    to: tuple[str, ...] = ("*",)
+    to: tuple[str, ...]
     logins: Literal[True] | tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
     deliver: str = ""
@@ -116,6 +116,7 @@ class ListenTree:
     A listener: some sockets that behave alike.
 
     :ivar settings: its own, over those of the service.
+    :ivar places: where its keys stand.
     :ivar routes: None for one that takes everything, as the command line has it.
     :ivar deliver: where everything goes then.
     """
@@ -129,7 +130,12 @@ class ListenTree:
     routes: list[RouteTree] | None = None
     deliver: str = ""
     trusted: tuple[str, ...] | None = None
-    without: tuple[str, ...] = ()
+    extensions: list[Text] = field(default_factory=list)
+    places: dict[str, Place] = field(default_factory=dict)
+
+    def place_of(self, key: str) -> Place:
+        """Where a key of it stands, or where it could."""
+        return self.places.get(key) or self.place.within(key)
 
 
 @dataclass(slots=True)
@@ -140,12 +146,14 @@ class ServiceTree:
     :ivar settings: those of the service, and what its listeners have in common.
     :ivar users: name -> who may authenticate.
     :ivar deliver: name -> where mail can go.
+    :ivar broken: what has a name there, and no value that could be read: ``("deliver", "local")``.
     """
 
     settings: Values
     users: dict[str, Text] = field(default_factory=dict)
     deliver: dict[str, Text] = field(default_factory=dict)
     listen: list[ListenTree] = field(default_factory=list)
+    broken: set[tuple[str, str]] = field(default_factory=set)
 
 
 def tree_of_options(options: Mapping[str, Any]) -> ServiceTree:
@@ -164,6 +172,7 @@ def tree_of_options(options: Mapping[str, Any]) -> ServiceTree:
         settings,
         on=[Text(text, _option("listen")) for text in options["listen"]],
         checks=[Text(text, _option("checks")) for text in options["checks"]],
+        extensions=[Text(text, _option("extensions")) for text in options["extensions"]],
         deliver=LISTENER,
     )
     tree = ServiceTree(settings, listen=[listen])

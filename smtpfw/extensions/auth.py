@@ -154,6 +154,11 @@ class Auth(Extension):
         """Whether nobody may send without."""
         return self._required
 
+    @property
+    def allow_insecure(self) -> bool:
+        """Whether it is offered on a clear line, too."""
+        return self._allow_insecure
+
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
         """See :meth:`Extension.check_mail`."""
         if self._required and not connection.identity:

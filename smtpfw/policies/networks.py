@@ -4,7 +4,7 @@ Networks as an operator writes them, and the check that lets only those in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 from twisted.internet.address import UNIXAddress
@@ -57,6 +57,15 @@ class Networks:
             return self._unix and isinstance(connection.peer, UNIXAddress)
         networks = self._ipv4 if address.version == 4 else self._ipv6
         return any(address in network for network in networks)
+
+    def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
+        """Those that have addresses."""
+        return iter((*self._ipv4, *self._ipv6))
+
+    @property
+    def everybody(self) -> bool:
+        """Whether each client of IPv4, or of IPv6, is among them."""
+        return any(network.prefixlen == 0 for network in self)
 
     def __bool__(self) -> bool:
         return bool(self._ipv4 or self._ipv6 or self._unix)

@@ -8,7 +8,10 @@ Rule 2: between two chunks of a message the hook may wait for more while another
 command is served, VRFY say. So what waits for the message is kept here, and
 what waits for a command in the host.
 
-Rule 3: when the client has gone, the hook is cancelled; but not once the true
+Rule 3: a message that may lack something in its header is shown to the hook
+when its header has come, with what it lacked in front; all others as they come.
+
+Rule 4: when the client has gone, the hook is cancelled; but not once the true
 end of the message has come and policy has let it pass, for then the message is
 the session's, and its commit must not be torn.
 """
@@ -28,12 +31,13 @@ from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.incoming import finish_unheard
 from smtpfw.wire.replies import OK_MESSAGE
+from smtpfw.wire.submission import missing_fields
 
 if TYPE_CHECKING:
     from smtpfw.server.hosting import SessionHost
     from smtpfw.server.protocol import SMTPServerProtocol
 
-#: Octets of a header that checks get to see. Postfix header_size_limit 102,400; Exim header_maxsize 1 MiB.
+#: Octets of a header that are looked at. Postfix header_size_limit 102,400; Exim header_maxsize 1 MiB.
 MAX_HEADER = 256 * 1024
 
 
@@ -53,9 +57,11 @@ class Delivery:
         "_answer",
         "_awaited",
         "_body",
+        "_completing",
         "_failure",
         "_header",
         "_header_whole",
+        "_held",
         "_hook",
         "_host",
         "_judge",
@@ -80,7 +86,8 @@ class Delivery:
         self._hook = self._take_lmtp if lmtp else data
         self._judge = judge
         # What the session reads, and the hook while it waits; what it has answered, and whether the connection waits
-        # for that; what ended the message early; and what the checks get to see.
+        # for that; what ended the message early; and what the checks get to see. Whether the message may lack
+        # something, and how much of its header waits for the rest of it.
         self._body: MessageBody | None = None
         self._reading: Deferred[Any] | None = None
         self._answer: Answer = PENDING
@@ -88,6 +95,8 @@ class Delivery:
         self._failure: Exception | None = None
         self._header: bytes | bytearray = b""
         self._header_whole = False
+        self._completing = protocol.factory.completes(protocol.wire.identity)
+        self._held = 0
         self.ended = False
 
     @property
@@ -99,10 +108,15 @@ class Delivery:
 
     def data(self, data: bytes) -> None:
         """More of the message, and not its end."""
-        if self._judge is not None:
+        if self._judge is not None or self._completing:
             self._collect_header(data)
         if self._hook is None:
             return
+        if self._completing:
+            if not self._header_whole:
+                self._held = len(self._header)
+                return
+            data = self._complete(data)
         if self._body is None:
             body = self._begin_body(data)
             self._read(self._hook, body)
@@ -148,6 +162,10 @@ class Delivery:
             # It never began to read: there is nothing to answer.
             self._answer = None
         else:
+            if self._completing:
+                if self._judge is None:
+                    self._collect_header(data)
+                data = self._complete(data)
             body = self._begin_body(data)
             body.end()
             self._read(self._hook, body)
@@ -169,6 +187,15 @@ class Delivery:
             self._reading.cancel()
 
     # -- the session's side -----------------------------------------------
+
+    def _complete(self, data: bytes) -> bytes:
+        """The message so far, with what it lacks in front; its header is there now, or will never be."""
+        self._completing = False
+        held = bytes(self._header[: self._held])
+        if len(self._header) >= MAX_HEADER:
+            # What follows may hold what seems to be missing.
+            return held + data
+        return missing_fields(self._header, self._protocol.wire.config.hostname) + held + data
 
     def _begin_body(self, data: bytes) -> MessageBody:
         factory, wire = self._protocol.factory, self._protocol.wire

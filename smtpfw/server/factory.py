@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
 from smtpfw.errors import ConfigError
-from smtpfw.extensions import STANDARD, StartTLS
+from smtpfw.extensions import STANDARD, Auth, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
 from smtpfw.memory import MemoryBudget
 from smtpfw.server.checking import Checks, standard_checks
@@ -106,6 +106,10 @@ class SMTPServerFactory(ServerFactory):
             and (not extension.end_to_end or extension.keyword in backend.honours)
         )
         self.dialect = compile_dialect(served, config.protocol)
+        auth = next((one for one in self.dialect.extensions if isinstance(one, Auth)), None)
+        self._has_auth = auth is not None
+        required = auth is not None and auth.required
+        self._submission = required if config.submission is None else config.submission
         self.checks = Checks(standard_checks(checks, config.profile))
         self.limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
         self.log = log
@@ -131,6 +135,14 @@ class SMTPServerFactory(ServerFactory):
 
             self._resolver = createResolver()
         return self._resolver
+
+    def completes(self, identity: str) -> bool:
+        """
+        Whether messages of a client get what they lack; see :attr:`ServerConfig.submission`.
+
+        :param identity: who the client has authenticated as.
+        """
+        return self._submission and (identity != "" or not self._has_auth)
 
     def next_id(self) -> str:
         """A name for a connection."""

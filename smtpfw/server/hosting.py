@@ -21,12 +21,12 @@ from twisted.python.failure import Failure
 
 from smtpfw.errors import InsufficientStorage, SMTPError
 from smtpfw.hooks import call_hook, notify, settle
-from smtpfw.interfaces import IHelloSession, ILMTPSession, ISession, IVerifySession
+from smtpfw.interfaces import IHelloSession, ISession, IVerifySession
 from smtpfw.sasl.values import SASLContext
 from smtpfw.server.calling import Hook, HookCaller
 from smtpfw.server.connection import Connection
 from smtpfw.server.delivery import Delivery
-from smtpfw.session import overridden
+from smtpfw.session import check_data, overridden
 from smtpfw.tls import channel_bindings, tls_state
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
@@ -160,10 +160,7 @@ class SessionHost(HookCaller):
         hello = session.hello if IHelloSession.providedBy(session) else None
         verify = session.verify if IVerifySession.providedBy(session) else None
         mail, rcpt, data = overridden(session, "mail"), overridden(session, "rcpt"), overridden(session, "data")
-        if data is None and ILMTPSession.providedBy(session) and self._protocol.wire.config.protocol != LMTP:
-            raise TypeError(
-                f"{type(session).__name__} takes messages by lmtp_data only, and this is no LMTP: all would be lost"
-            )
+        check_data(session, self._protocol.wire.config.protocol == LMTP)
         for name in ("reset", "logout"):
             # They are looked for when they are needed; who lacks one is told now.
             getattr(session, name)

@@ -24,6 +24,7 @@ from smtpfw.config.plan import Delivery
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.server import SMTPServerFactory
 from smtpfw.server.transcripts import Transcripts
+from smtpfw.tls import Watcher
 
 __all__ = ["Generation"]
 
@@ -57,6 +58,7 @@ class Generation:
         ]
         self.seats: list[list[Seat]] = []
         self._started: list[Delivery] = []
+        self._watchers = [Watcher(store, reactor) for store in plan.stores]
 
     def bind(self, others: Iterable[BoundSocket] = ()) -> None:
         """
@@ -106,6 +108,8 @@ class Generation:
         for seats in self.seats:
             for bound, factory in seats:
                 bound.switch.serve(factory)
+        for watcher in self._watchers:
+            watcher.start()
 
     async def left(self) -> None:
         """Wait until no new connection can come, behind :meth:`retire`: here :meth:`take_over` has seen to that."""
@@ -130,6 +134,7 @@ class Generation:
 
         :return: fires when all is over, and never fails.
         """
+        self._look_no_more()
         stopping = [maybeDeferred(factory.stop, grace) for factory in self.factories]
         for one in stopping:
             one.addErrback(self._complain, "Sessions could not be ended in order")
@@ -141,6 +146,7 @@ class Generation:
 
         :return: fires when all is over.
         """
+        self._look_no_more()
         empty = gatherResults([factory.when_empty() for factory in self.factories])
         return empty.addCallback(lambda _: self.stop_deliveries())
 
@@ -161,6 +167,10 @@ class Generation:
         for delivery, one in zip(started, stopping, strict=True):
             one.addErrback(self._complain, f"{delivery.name}: the backend could not be stopped in order")
         return DeferredList(stopping)
+
+    def _look_no_more(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
 
     def _complain(self, failure: Any, what: str) -> None:
         self._log.failure(what, failure)

@@ -16,16 +16,18 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from smtpfw.config import ServicePlan, make_plan, read_tree
+from smtpfw.config.certificates import Stores
 from smtpfw.config.logging import make_observer, make_protocol_log, make_worker_observer, shared_protocol_log
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.toml import read_octets
 from smtpfw.errors import ConfigError
 from smtpfw.service.generation import Generation
+from smtpfw.service.launcher import Launcher
 from smtpfw.service.privileges import account_of, set_umask
 from smtpfw.service.service import SMTPService
 from smtpfw.service.shares import share_of
 from smtpfw.service.worker import Task, WorkerService
-from smtpfw.service.workers import Launcher, Workers
+from smtpfw.service.workers import Workers
 
 __all__ = ["Options", "makeService"]
 
@@ -41,6 +43,16 @@ class Options(ServerOptions):
             super().parseOptions(options)
         except usage.UsageError as mistake:
             _give_up(str(mistake))
+
+    def postOptions(self) -> None:
+        """All options are there: with ``--check`` among them this is the end."""
+        if self.check:
+            # Not above: --reactor of twistd has been obeyed by now, and few need what is imported here.
+            from twisted.internet import reactor
+
+            from smtpfw.service.checking import check_service
+
+            raise SystemExit(check_service(lambda: _plan(self, reactor, _octets(self)), reactor, self.parent))
 
 
 def makeService(options: ServerOptions) -> IService:
@@ -61,12 +73,14 @@ def makeService(options: ServerOptions) -> IService:
 
 def _make_service(options: ServerOptions, reactor: Any) -> IService:
     octets = _octets(options)
-    plan = _plan(options, reactor, octets)
+    stores = Stores()
+    plan = _plan(options, reactor, octets, stores)
     twistd, workers = options.parent, plan.settings["workers"]
     account = account_of(plan.settings, twistd)
     set_umask(plan.settings, twistd)
     observer = make_observer(plan.settings, twistd)
-    transcripts = make_protocol_log(plan.settings["protocol_log"], twistd)
+    settings = plan.settings
+    transcripts = make_protocol_log(settings["protocol_log"], twistd, settings.place_of("protocol_log"))
     launcher: Launcher | None = None
     if workers > 1:
         if twistd is None or twistd.get("chroot"):
@@ -81,7 +95,7 @@ def _make_service(options: ServerOptions, reactor: Any) -> IService:
 
     def again() -> Generation:
         octets = _octets(options)
-        plan = _plan(options, reactor, octets)
+        plan = _plan(options, reactor, octets, stores)
         if plan.settings["workers"] != workers:
             raise plan.settings.place_of("workers").error(f"another number than {workers} needs a restart")
         return make(plan, octets)
@@ -106,9 +120,14 @@ def _octets(options: ServerOptions) -> bytes | None:
     return read_octets(options["config"]) if options["config"] else None
 
 
-def _plan(options: ServerOptions, reactor: Any, octets: bytes | None) -> ServicePlan:
+def _plan(options: ServerOptions, reactor: Any, octets: bytes | None, stores: Stores | None = None) -> ServicePlan:
     tree, problems = read_tree(options, octets)
-    return make_plan(tree, reactor, problems)
+    if stores is None:
+        return make_plan(tree, reactor, problems)
+    used = stores.begin()
+    plan = make_plan(tree, reactor, problems, used)
+    stores.keep(used)
+    return plan
 
 
 def _give_up(lines: str) -> NoReturn:

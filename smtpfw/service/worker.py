@@ -113,7 +113,7 @@ class WorkerService(SMTPService):
         #: Number of a socket -> those of all listeners that have it.
         self._serving: dict[int, list[BoundSocket]] = {}
         listeners = [listener for listen in generation.plan.listen for listener in listen.listeners]
-        self._rows = [[socket.socket(fileno=one) for one in row] for row in task.sockets]
+        self._rows = [[_listening(one) for one in row] for row in task.sockets]
         generation.bind(
             adopt(listener, _own(row, task.number), reactor)
             for listener, row in zip(listeners, self._rows, strict=True)
@@ -198,6 +198,13 @@ class WorkerService(SMTPService):
         for row in self._rows:
             for one in row:
                 one.close()
+
+
+def _listening(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    # It is so already, but Python does not know, and dup() would end it, for all processes.
+    sock.setblocking(False)
+    return sock
 
 
 def _own(row: list[socket.socket], number: int) -> socket.socket:

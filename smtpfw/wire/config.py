@@ -32,6 +32,8 @@ class ServerConfig:
     :ivar software: what stands behind the name in the greeting.
     :ivar profile: how strictly commands and bodies are read.
     :ivar require_tls: refuse all but NOOP, EHLO, STARTTLS and QUIT on a clear line (RFC 3207 section 4).
+    :ivar submission: add Date and Message-ID to messages that lack them (RFC 6409 section 8), those of clients that
+        have authenticated; where nobody can, those of all clients. None: if AUTH is required.
     :ivar max_message_bytes: decoded octets of one message (RFC 1870).
     :ivar max_discarded_bytes: octets of a refused message that are read on, to keep the session alive, before 421.
     :ivar max_recipients: accepted RCPTs in one transaction.
@@ -63,6 +65,7 @@ class ServerConfig:
     software: str = "smtpfw"
     profile: Profile = DEFAULT
     require_tls: bool = False
+    submission: bool | None = None  # Postfix, Exim and Sendmail do it for clients that they call local
 
     max_message_bytes: int = 50 * 1024 * 1024  # Exim 50 MiB; aiosmtpd 32 MiB; Postfix and chrj/smtpd 10,240,000
     max_discarded_bytes: int = 64 * 1024 * 1024  # Exim and Postfix read on without a bound

@@ -23,7 +23,7 @@ from typing import Protocol
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.transaction import Transaction
 
-__all__ = ["delivered_to", "received", "received_line", "return_path"]
+__all__ = ["date_time", "delivered_to", "received", "received_line", "return_path"]
 
 #: What may not stand in an address: it would end the line, or show differently from what it is. The grammar lets none
 #: of it through; a session that is fed by something else may.
@@ -134,7 +134,7 @@ def received(
     address = _address(recipient)
     if address and len(address) <= _MAX_ADDRESS:
         lines.append(b"for <" + address + b">")
-    return b"\r\n\t".join(lines) + b";\r\n\t" + _date(int(seconds)) + b"\r\n"
+    return b"\r\n\t".join(lines) + b";\r\n\t" + date_time(int(seconds)) + b"\r\n"
 
 
 def _address(text: str) -> bytes:
@@ -159,7 +159,12 @@ def _comment(text: str) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _date(seconds: int) -> bytes:
+def date_time(seconds: int) -> bytes:
+    """
+    A point in time as header fields have it (RFC 5322 section 3.3).
+
+    :param seconds: since the epoch; written in the local zone.
+    """
     # Many messages arrive within one second, and formatting is half the cost of the field. RFC 5321 section 4.4: the
     # zone is numeric, and that of the local time.
     return formatdate(seconds, localtime=True).encode("ascii")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -11,8 +10,7 @@ from zope.interface import implementer
 
 from smtpfw import ServerConfig, Session, SessionBackend, SMTPServerFactory
 from smtpfw.config.auth import auth_from_string, checker_from_string, mechanisms_from_string
-from smtpfw.config.options import ServerOptions
-from smtpfw.config.plan import make_plan
+from smtpfw.config.plan import ListenPlan
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, StartTLS
 from smtpfw.interfaces import IPlainAuthSession
@@ -29,6 +27,7 @@ from smtpfw.sasl.checkers import CredChecker, FunctionChecker
 from smtpfw.sasl.plugins import available_mechanisms
 from smtpfw.sasl.users import UsersFile
 from smtpfw.testing import MemoryClient
+from tests.config.plans import plan_of
 
 CODE = """
 from zope.interface import Interface, implementer
@@ -88,7 +87,7 @@ def test_certificates() -> None:
 
 def test_where_no_client_is_asked_for_a_certificate(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("")
-    with pytest.raises(ConfigError, match="--auth certificate: no client is asked for a certificate; give --client-ca"):
+    with pytest.raises(ConfigError, match="no client is asked for a certificate; give client_ca, --client-ca FILE"):
         auth_from_string("certificate", client_certificates=False)
     # It can do more.
     assert auth_from_string(f"htpasswd:{tmp_path}/users", client_certificates=False)
@@ -116,12 +115,12 @@ class TestMechanisms:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("PLIAN", "--auth-mechanisms PLIAN: unknown mechanism 'PLIAN'; did you mean PLAIN? (known are SCRAM-"),
+            ("PLIAN", "unknown mechanism 'PLIAN'; did you mean PLAIN? (known are SCRAM-"),
             ("PLAIN scram-sha256", "unknown mechanism 'scram-sha256'; did you mean SCRAM-SHA-256? (known are "),
             ("PLAIN,LOGIN", "unknown mechanism 'PLAIN,LOGIN'"),
-            ("PLAIN LOGIN plain", "--auth-mechanisms PLAIN LOGIN plain: PLAIN stands there twice"),
-            ("", "--auth-mechanisms: it is empty"),
-            (" ", "--auth-mechanisms: it is empty"),
+            ("PLAIN LOGIN plain", "PLAIN stands there twice"),
+            ("", "it is empty; name one or more"),
+            (" ", "it is empty; name one or more"),
         ],
     )
     def test_a_mistake_is_one_line(self, text: str, expected: str) -> None:
@@ -159,10 +158,9 @@ def test_a_mistake_is_one_line(text: str, expected: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def plan(*arguments: str) -> Any:
-    options = ServerOptions()
-    options.parseOptions(["--backend", "discard", *arguments])
-    return make_plan(options, Clock())
+def plan(*arguments: str) -> ListenPlan:
+    (listen,) = plan_of("--backend", "discard", *arguments).listen
+    return listen
 
 
 @pytest.mark.parametrize(
@@ -177,6 +175,11 @@ def plan(*arguments: str) -> Any:
         (("--auth", "session", "--allow-insecure-auth"), "--auth session: the sessions of discard verify nobody"),
         (("--auth", "htpasswd", "--allow-insecure-auth"), "--auth htpasswd: it is written htpasswd:PATH"),
         (("--auth", "htpasswd:/none", "--allow-insecure-auth"), "--auth htpasswd:/none: /none: the users file"),
+        (("--auth", "memory:tim", "--allow-insecure-auth"), "^--auth memory: "),
+        (
+            ("--auth", "memory:tim:secret", "--allow-insecure-auth", "--auth-mechanisms", "PLIAN"),
+            "^--auth-mechanisms PLIAN: unknown mechanism 'PLIAN'",
+        ),
     ],
 )
 def test_what_does_not_go_together(arguments: tuple[str, ...], expected: str) -> None:

@@ -12,6 +12,7 @@ from smtpfw.config.backends import BUILT_IN, backend_from_string
 from smtpfw.errors import ConfigError
 from smtpfw.interfaces import IBackend
 from smtpfw.session import SessionBackend
+from tests.config.plans import mistakes
 
 MODULE = """
     from zope.interface import implementer
@@ -72,7 +73,6 @@ def complaint(text: str) -> str:
         backend_from_string(text)
     line = str(caught.value)
     assert "\n" not in line
-    assert line.startswith(f"--backend {text}: ")
     return line
 
 
@@ -195,3 +195,8 @@ def test_a_function_in_a_module_of_one_file(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_line(text: str, expected: str) -> None:
     assert expected in complaint(text)
+
+
+def test_the_line_names_the_option() -> None:
+    for text in ("maildri:/x", "mailcode.own:Inbos", "discard:x"):
+        assert mistakes("--backend", text) == [f"--backend {text}: {complaint(text)}"]

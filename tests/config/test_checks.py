@@ -11,6 +11,7 @@ from smtpfw.check import FunctionCheck
 from smtpfw.config.checks import BUILT_IN, check_from_string, describe_check
 from smtpfw.errors import ConfigError
 from smtpfw.interfaces import ICheck
+from tests.config.plans import mistakes
 from tests.policies.fakes import connect, connection, mail
 
 MODULE = """
@@ -58,6 +59,14 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(text: str) -> ICheck:
     return check_from_string(text, Clock())
+
+
+def _complaint(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        make(text)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
 
 
 BUILT = [
@@ -116,7 +125,9 @@ def test_every_built_in_one_is_here_and_every_check_has_a_string() -> None:
 def test_the_usage_names_every_argument(prefix: str) -> None:
     usage = BUILT_IN[prefix].usage
     assert usage.startswith(prefix)
-    assert all(f":{name}=" in usage for name in BUILT_IN[prefix].arguments)
+    assert all(
+        f":{name}=" in usage for name in set(BUILT_IN[prefix].parameters or ()).difference(BUILT_IN[prefix].positional)
+    )
 
 
 def test_the_clock_is_that_of_the_reactor() -> None:
@@ -209,15 +220,16 @@ def test_a_module_of_one_file_needs_no_dot(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_mistake_is_one_line(text: str, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        make(text)
-    line = str(caught.value)
-    assert "\n" not in line
-    assert line.startswith(f"--checks {text}: ")
+    line = _complaint(text)
     assert expected in line
 
 
+def test_all_mistakes_are_told_at_once_and_each_names_its_option() -> None:
+    assert mistakes("--backend", "discard", "--checks", "loop:mx=50", "--checks", "loop", "--checks", "rates") == [
+        "--checks loop:mx=50: loop takes no mx=; did you mean max? (it is written loop[:max=N])",
+        f"--checks rates: {_complaint('rates')}",
+    ]
+
+
 def test_the_hint_about_colons_is_for_ipv6_only() -> None:
-    with pytest.raises(ConfigError) as caught:
-        make("networks:office")
-    assert "backslash" not in str(caught.value)
+    assert "backslash" not in _complaint("networks:office")

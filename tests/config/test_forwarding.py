@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.task import Clock
 
 from smtpfw.backends.relay import LMTPBackend, RelayBackend
 from smtpfw.backends.relay.backend import MAX_CONNECTIONS, OPENING_TIMEOUT
 from smtpfw.backends.relay.places import DEFAULT_CONFIG
 from smtpfw.client import ClientConfig, Connector
+from smtpfw.config.arguments import read
 from smtpfw.config.backends import backend_from_string
 from smtpfw.config.forwarding import LMTP_SETTINGS, RELAY_SETTINGS, defaults_for
 from smtpfw.config.listeners import parse_listener
-from smtpfw.config.options import ServerOptions
-from smtpfw.config.plan import make_plan
 from smtpfw.config.units import parse_duration
 from smtpfw.errors import ConfigError
 from smtpfw.policies.networks import Networks
 from tests.certificates import write_pair
+from tests.config.plans import mistakes, plan_of
 from tests.running import ROOT
 
 
@@ -50,8 +49,7 @@ def complaint(text: str) -> str:
         backend_from_string(text)
     line = str(caught.value)
     assert "\n" not in line
-    assert line.startswith(f"--backend {text}: ")
-    return line.removeprefix(f"--backend {text}: ")
+    return line
 
 
 @pytest.mark.parametrize(
@@ -148,6 +146,11 @@ def test_a_mistake_is_one_line(text: str, expected: str) -> None:
     assert expected in complaint(text)
 
 
+def test_the_line_names_the_option() -> None:
+    text = "relay:a.test:tls=maybe"
+    assert mistakes("--backend", text) == [f"--backend {text}: {complaint(text)}"]
+
+
 @pytest.mark.parametrize("content", [b"", b"me\n", b":secret\n", b"me:\n", b"\xff:secret\n", b"\nme:secret\n"])
 def test_a_login_that_is_none_is_not_shown(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "login"
@@ -161,7 +164,7 @@ def test_line_ends_of_a_login(tmp_path: Path) -> None:
     path = tmp_path / "login"
     for content in (b"me:secret", b"me:secret\n", b"me:secret\r\n"):
         path.write_bytes(content)
-        assert RELAY_SETTINGS["login"](str(path)) == ("me", "secret")
+        assert read(RELAY_SETTINGS["login"], str(path)) == ("me", "secret")
 
 
 def test_lmtp_has_what_a_relay_has_but_for_its_guests() -> None:
@@ -192,13 +195,11 @@ LOOPBACK = ("127.0.0.0/8", "::1")
     ],
 )
 def test_this_machine_is_trusted_where_nobody_else_can_come_in(listeners: list[str], trusted: Any) -> None:
-    assert defaults_for(map(parse_listener, listeners), None).get("trusted") == trusted
+    assert defaults_for(list(map(parse_listener, listeners)), None).get("trusted") == trusted
 
 
 def plan(*words: str) -> Any:
-    options = ServerOptions()
-    options.parseOptions(list(words))
-    return make_plan(options, Clock()).backend
+    return plan_of(*words).listen[0].backend
 
 
 PUBLIC = ("--listen", "tcp6:25")

@@ -13,8 +13,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from smtpfw.config.listeners import bind_all, parse_listener
-from smtpfw.config.places import Place
+from smtpfw.config.listeners import Listener, bind_all, parse_listener
+from smtpfw.config.places import Place, Problems
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
 from smtpfw.wire.config import LMTP, SMTP
@@ -29,19 +29,28 @@ class Bind:
         self.protocol = SMTP
 
     def __call__(self, *texts: str, tls: CertificateOptions | None = None) -> list[BoundSocket]:
-        listeners = tuple(parse_listener(text, Place("--listen")) for text in texts)
+        listeners = tuple(self.parse(text) for text in texts)
         seats = bind_all(listeners, Factory(), object(), tls, self.protocol)
         self.bound += [bound for bound, _ in seats]
         for bound, factory in seats:
             bound.switch.serve(factory)
         return [bound for bound, _ in seats]
 
+    @staticmethod
+    def parse(text: str) -> Listener:
+        """As a plan does it."""
+        place, problems = Place("--listen"), Problems()
+        with problems.at(place, text):
+            return parse_listener(text, place)
+        problems.check()
+        raise AssertionError("not reached")
+
     def complaint(self, *texts: str) -> str:
         with pytest.raises(ConfigError) as caught:
             self(*texts)
         line = str(caught.value)
         assert "\n" not in line
-        assert line.startswith(f"--listen {texts[-1]}: ")
+        assert line.startswith(f"--listen {texts[-1]}: ".replace(" :", ":"))
         return line
 
 
@@ -146,11 +155,11 @@ def test_an_inherited_socket_is_kept_as_it_is(bind: Bind, tmp_path: Path, monkey
     with socket.socket(socket.AF_UNIX) as passed:
         passed.bind(str(path))
         passed.listen()
-        descriptor = os.dup(passed.fileno())
-    monkeypatch.setattr(
-        "twisted.internet.endpoints._SystemdParser._sddaemon", _Daemon([descriptor], {"smtp": descriptor})
-    )
-    (bound,) = bind("systemd:domain=UNIX:name=smtp")
+        descriptor = passed.fileno()
+        monkeypatch.setattr(
+            "twisted.internet.endpoints._SystemdParser._sddaemon", _Daemon([descriptor], {"smtp": descriptor})
+        )
+        (bound,) = bind("systemd:domain=UNIX:name=smtp")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     bound.discard()
@@ -190,8 +199,8 @@ def test_a_port_in_use(bind: Bind) -> None:
         ("systemd:domain=INET:index=9", "systemd passed no such socket"),
         ("tcp:25\\", "a backslash at the end quotes nothing"),
         ("haproxy:tcp:0", "the PROXY protocol is not served"),
-        ("tls:465", "write smtps:PORT, and give --tls CERT[:KEY]"),
-        ("smtps:465", "smtps: needs a certificate; give --tls CERT[:KEY]"),
+        ("tls:465", "write smtps:PORT, and give tls, --tls CERT[:KEY]"),
+        ("smtps:465", "smtps: needs a certificate; give tls, --tls CERT[:KEY]"),
     ],
 )
 def test_a_mistake_is_one_line(bind: Bind, text: str, expected: str) -> None:
@@ -215,9 +224,10 @@ def test_an_ssl_endpoint_of_twisted(bind: Bind, tmp_path: Path) -> None:
 )
 def test_lmtp_is_not_for_port_25(protocol: str, family: int, address: object, allowed: bool) -> None:
     listener = parse_listener("tcp:25")
-    kept: Any = {listener.endpoint: SimpleNamespace(family=family, address=address, endpoint=listener.endpoint)}
+    bound: Any = SimpleNamespace(family=family, address=address, endpoint=listener.endpoint)
+    kept: Any = {listener.endpoint: [bound]}
     if allowed:
-        assert bind_all((listener,), Factory(), object(), None, protocol, kept)[0][0] is kept[listener.endpoint]
+        assert bind_all((listener,), Factory(), object(), None, protocol, kept)[0][0] is bound
     else:
         with pytest.raises(ConfigError, match="must not be served on port 25"):
             bind_all((listener,), Factory(), object(), None, protocol, kept)

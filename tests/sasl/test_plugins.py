@@ -52,7 +52,7 @@ def install(folder: Path, distribution: str, points: str) -> None:
     info = folder / f"{distribution}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[smtpfw.sasl]\n{points}\n")
+    (info / "entry_points.txt").write_text(f"[smtpfw.mechanisms]\n{points}\n")
 
 
 def test_ours_come_first_in_the_order_of_preference(plugins: Path) -> None:
@@ -93,23 +93,33 @@ ticket = Ticket()
     assert type(of_twisted()["TICKET"]).__name__ == "Ticket"
 
 
-@pytest.mark.parametrize("name", ["PLAIN", "SCRAM-SHA-256-PLUS", "TICKET"])
-def test_a_name_that_is_taken(plugins: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["PLAIN", "SCRAM-SHA-256-PLUS"])
+def test_a_name_of_ours_stays_ours(plugins: Path, name: str) -> None:
+    (plugins / "theirs.py").write_text(MECHANISM.format(name="other", registered=name))
+    assert list(of_twisted().values()) == list(STANDARD)
+    hidden = available_mechanisms(importlib.import_module("someplugins")).shelf.claims(name)[1]
+    assert [claim.origin() for claim in hidden] == [str(plugins / "theirs.py")]
+
+
+def test_a_name_that_two_have(plugins: Path) -> None:
     (plugins / "first.py").write_text(MECHANISM.format(name="ticket", registered="TICKET"))
-    (plugins / "second.py").write_text(MECHANISM.format(name="other", registered=name))
+    (plugins / "second.py").write_text(MECHANISM.format(name="other", registered="TICKET"))
+    available = available_mechanisms(importlib.import_module("someplugins"))
+    assert available["PLAIN"] is PLAIN
     with pytest.raises(ConfigError) as caught:
-        of_twisted()
-    assert f"has the name {name}, which is taken" in str(caught.value)
-    assert str(caught.value).startswith("the SASL mechanism of the Twisted plugin ")
-    assert "\n" not in str(caught.value)
+        available["TICKET"]
+    assert str(caught.value) == (
+        f"the mechanism TICKET is offered by {plugins}/first.py and by {plugins}/second.py; remove one of them"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "ticket", "TICKET ", "A" * 21, "TÎCKET", "A=B", "A\\n"])
 def test_a_name_that_is_none(plugins: Path, name: str) -> None:
     (plugins / "theirs.py").write_text(MECHANISM.format(name="ticket", registered=name))
-    with pytest.raises(ConfigError, match="RFC 4422 allows 20 of A-Z, 0-9, - and _") as caught:
-        of_twisted()
-    assert "\n" not in str(caught.value)
+    with capturedLogs() as events:
+        assert list(of_twisted().values()) == list(STANDARD)
+    (event,) = events
+    assert "RFC 4422 allows 20 of A-Z, 0-9, - and _" in str(event["error"])
 
 
 def test_an_entry_point(package: ModuleType, tmp_path: Path, plugins: Path) -> None:
@@ -124,22 +134,20 @@ def test_what_is_shipped_in_both_ways_is_there_once(tmp_path: Path, plugins: Pat
     assert list(of_twisted())[len(STANDARD) :] == ["TICKET"]
 
 
-def test_an_entry_point_whose_name_is_taken(package: ModuleType, tmp_path: Path, plugins: Path) -> None:
+def test_an_entry_point_whose_name_is_ours(package: ModuleType, tmp_path: Path, plugins: Path) -> None:
     (plugins / "theirs.py").write_text(MECHANISM.format(name="ticket", registered="PLAIN"))
     install(tmp_path, "theirs", "ticket = someplugins.theirs:ticket")
-    with pytest.raises(ConfigError, match=r"of the entry point ticket = someplugins\.theirs:ticket has the name PLAIN"):
-        available_mechanisms(package)
+    assert available_mechanisms(package)["PLAIN"] is PLAIN
 
 
 def test_an_entry_point_to_something_else(package: ModuleType, tmp_path: Path, plugins: Path) -> None:
     (plugins / "theirs.py").write_text("ticket = 3\n")
     install(tmp_path, "theirs", "ticket = someplugins.theirs:ticket")
-    with pytest.raises(ConfigError) as caught:
-        available_mechanisms(package)
-    assert str(caught.value).startswith(
-        "the SASL mechanism of the entry point ticket = someplugins.theirs:ticket is none"
-    )
-    assert "\n" not in str(caught.value)
+    with capturedLogs() as events:
+        assert list(available_mechanisms(package).values()) == list(STANDARD)
+    (event,) = events
+    assert event["origin"] == "theirs 1.0, entry point ticket = someplugins.theirs:ticket"
+    assert str(event["error"]).startswith("it is none: ")
 
 
 def test_an_entry_point_that_can_not_be_loaded(package: ModuleType, tmp_path: Path, plugins: Path) -> None:

@@ -25,7 +25,7 @@ TRY_AGAIN = b"451 4.3.0 Try again later\r\n"
 
 
 def make_factory(backend: IBackend, clock: Clock | None = None, **settings: Any) -> SMTPServerFactory:
-    extras = {name: settings.pop(name) for name in ("extensions", "tls") if name in settings}
+    extras = {name: settings.pop(name) for name in ("extensions", "tls", "checks") if name in settings}
     return SMTPServerFactory(backend, ServerConfig(hostname="mx.test", **settings), reactor=clock or Clock(), **extras)
 
 

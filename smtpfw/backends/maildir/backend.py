@@ -34,6 +34,7 @@ from smtpfw.backends.maildir.folder import FileNames, Maildir
 from smtpfw.backends.maildir.leftovers import Cleaned, remove_leftovers
 from smtpfw.backends.maildir.prepared import PreparedDelivery
 from smtpfw.backends.maildir.template import Mailbox, PathTemplate
+from smtpfw.backends.maildir.trying import try_out
 from smtpfw.errors import ConfigError, MailboxUnavailable, TryAgainLater
 from smtpfw.interfaces import IBackend, IBody, IConnection, IPrepared, ISession, ITwoPhaseSession
 from smtpfw.wire import trace
@@ -145,6 +146,15 @@ class MaildirBackend:
             f"Mail goes into the Maildir {self.template}, which is {absent}; lines end in {self.eol.upper()}.",
             "A 250 means: written, fsynced, renamed into new, folder fsynced.",
         ]
+
+    def check(self) -> list[str]:
+        """
+        Try whether mail could be stored; nothing stays behind. Blocks.
+
+        :return: what may not be meant.
+        :raises ConfigError: a line for each folder that can't take mail.
+        """
+        return try_out(self.template, self.create)
 
     def maildir(self, path: str) -> Maildir | None:
         """The folder at a path, if it was there when we looked last, or may be made."""

@@ -24,14 +24,14 @@ import time
 
 from smtpfw.backends.maildir.failures import StorageError, attempt
 
-__all__ = ["FileNames", "Maildir"]
+__all__ = ["FILE_MODE", "NEW_FILE", "FileNames", "Maildir", "sync_folder"]
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 SUBFOLDERS = ("tmp", "new", "cur")
 
 #: O_NOFOLLOW and O_EXCL: whatever lies in the way of a new file, a link of somebody's above all, is not ours to write.
-_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 #: Every reader may remove what has been in tmp for longer (https://cr.yp.to/proto/maildir.html).
@@ -104,10 +104,10 @@ class Maildir:
         path = self.path_of("tmp", name)
         with attempt("create", path):
             try:
-                return os.open(path, _NEW_FILE, FILE_MODE)
+                return os.open(path, NEW_FILE, FILE_MODE)
             except FileNotFoundError:
                 self.prepare()
-                return os.open(path, _NEW_FILE, FILE_MODE)
+                return os.open(path, NEW_FILE, FILE_MODE)
 
     def publish(self, name: str) -> None:
         """
@@ -129,7 +129,7 @@ class Maildir:
 
         :raises StorageError: when they may not be.
         """
-        _sync_folder(f"{self.path}/new")
+        sync_folder(f"{self.path}/new")
 
     def remove_leftovers(self, now: float) -> int:
         """
@@ -166,7 +166,7 @@ class Maildir:
         for subfolder in SUBFOLDERS:
             _make_entry(f"{self.path}/{subfolder}")
         # Even if all were there: an earlier process may have been killed between making them and this.
-        _sync_folder(self.path)
+        sync_folder(self.path)
         self.known = self._ready = True
 
 
@@ -180,7 +180,7 @@ def _make_folder(path: str) -> None:
         _make_folder(parent)
         made = _make_entry(path)
     if made:
-        _sync_folder(os.path.dirname(path) or ".")
+        sync_folder(os.path.dirname(path) or ".")
 
 
 def _make_entry(path: str) -> bool:
@@ -194,7 +194,12 @@ def _make_entry(path: str) -> bool:
     return True
 
 
-def _sync_folder(path: str) -> None:
+def sync_folder(path: str) -> None:
+    """
+    Make the names in a folder durable.
+
+    :raises StorageError: when they may not be.
+    """
     with attempt("fsync the folder", path):
         folder = os.open(path, _FOLDER)
         try:

@@ -22,7 +22,7 @@ from smtpfw.backends.maildir.failures import StorageError
 from smtpfw.backends.maildir.folder import Maildir
 from smtpfw.backends.maildir.template import PathTemplate
 
-__all__ = ["Cleaned", "remove_leftovers"]
+__all__ = ["Cleaned", "folders_of", "remove_leftovers"]
 
 
 class Cleaned(NamedTuple):
@@ -44,7 +44,7 @@ def remove_leftovers(template: PathTemplate, now: float, stopping: threading.Eve
     """
     files = 0
     failures: list[StorageError] = []
-    for path in _folders(template):
+    for path in folders_of(template):
         if stopping.is_set():
             break
         try:
@@ -54,7 +54,8 @@ def remove_leftovers(template: PathTemplate, now: float, stopping: threading.Eve
     return Cleaned(files, failures)
 
 
-def _folders(template: PathTemplate) -> Iterator[str]:
+def folders_of(template: PathTemplate) -> Iterator[str]:
+    """Every folder of a template that is there; the one of a template without fields, even if it is not."""
     if template.fixed:
         yield template.prefix
         return

@@ -22,6 +22,7 @@ from smtpfw.backends.mux.route_list import RouteList
 from smtpfw.backends.mux.routes import Routes
 from smtpfw.backends.mux.routing import Routing
 from smtpfw.backends.mux.session import MuxSession
+from smtpfw.backends.trials import PATIENCE, in_parallel
 from smtpfw.errors import ConfigError
 from smtpfw.interfaces import IBackend, IConnection, ISession
 
@@ -91,6 +92,20 @@ class MuxBackend:
     async def stop(self) -> None:
         """Stop every target that has a ``stop``, all at the same time, if they are ours; one that fails is logged."""
         await self._stop(self._own_targets)
+
+    def check(self) -> list[str]:
+        """
+        Ask every target that has a ``check``, all at the same time, if they are ours. Blocks.
+
+        :return: what they say.
+        :raises ConfigError: what they raise, together.
+        """
+        checks = [check for one in self._own_targets if (check := getattr(one, "check", None)) is not None]
+        outcomes = in_parallel(checks, PATIENCE)
+        mistakes = [str(outcome) or "it does not answer" for outcome in outcomes if isinstance(outcome, Exception)]
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return [sentence for outcome in outcomes if not isinstance(outcome, Exception) for sentence in outcome]
 
     def describe(self) -> list[str]:
         """What goes where, and what each target says of itself."""

@@ -121,27 +121,37 @@ class RouteList:
         That is so behind a route that takes all that they are for, and where nobody is whom they are for. What several
         routes take together is not found.
         """
-        sentences = []
+        return [sentence for _, sentence in self.faults()]
+
+    def faults(self) -> list[tuple[int, str]]:
+        """The same, each with the number of its route, from 0."""
+        found = []
         for position, route in enumerate(self.routes):
             sentence = self._taken_before(position) or self._for_nobody(route)
             if sentence:
-                sentences.append(f"{self._name(position)} can never match{sentence}")
-        return sentences
+                found.append((position, f"{self._name(position)} can never match{sentence}"))
+        return found
 
     def describe(self) -> list[tuple[str, IBackend | None]]:
         """In words, each behind "Mail for", and the backend that they lead to; None if they say it all."""
         described: list[tuple[str, IBackend | None]] = [
-            ("a recipient goes by the first of these routes that fits", None)
+            ("a recipient goes by the first of these routes that fits", None),
+            *self.describe_routes(),
         ]
+        if self._tag:
+            described.append((f"user{self._tag}tag goes where that for user goes, if nothing above is for it", None))
+        described.append(("everybody else is refused: 550 5.1.1 in the domains of ours, 550 5.7.1 in others", None))
+        return described
+
+    def describe_routes(self) -> list[tuple[str, IBackend | None]]:
+        """The same of the routes alone."""
+        described: list[tuple[str, IBackend | None]] = []
         for route in self.routes:
             words = route.describe(self.trusted, self._auth)
             if isinstance(route.outcome, Reject):
                 described.append((f"{words} is refused: {route.outcome}", None))
             else:
                 described.append((words, route.outcome))
-        if self._tag:
-            described.append((f"user{self._tag}tag goes where that for user goes, if nothing above is for it", None))
-        described.append(("everybody else is refused: 550 5.1.1 in the domains of ours, 550 5.7.1 in others", None))
         return described
 
     def _find(self, local_part: str, domain: str, fits: _Fits, named: bool = False) -> Entry | None:
@@ -195,7 +205,7 @@ class RouteList:
                 return domain
         if not any(pattern.fits_local_part(POSTMASTER) for pattern in patterns):
             raise ConfigError(
-                "routes: nobody is named for <postmaster> (RFC 5321 section 4.5.1); add a route to 'postmaster'"
+                "nobody is named for <postmaster> (RFC 5321 section 4.5.1); add a route to 'postmaster'"
             )
         return ""
 

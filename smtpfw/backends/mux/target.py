@@ -24,7 +24,7 @@ from smtpfw.backends.mux.calls import Hook, ask
 from smtpfw.errors import SMTPError, TryAgainLater
 from smtpfw.hooks import Acceptance, call_hook, notify
 from smtpfw.interfaces import IBackend, IConnection, IHelloSession, ISession, ITwoPhaseSession
-from smtpfw.session import overridden
+from smtpfw.session import check_data, overridden
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.transaction import Recipient, Transaction
@@ -125,7 +125,9 @@ class Target:
         if self.session is None:
             try:
                 session = call_hook(self._backend.new_session, TargetConnection(self._connection, self))
-                self.session = await session if isinstance(session, Deferred) else session
+                session = await session if isinstance(session, Deferred) else session
+                check_data(session, "LMTP" in self._connection.protocol)
+                self.session = session
             except SMTPError as error:
                 # At connect 421 would close; here it is one target of several, and the client's others go on.
                 raise SMTPError(451, error.enhanced_code, error.message) if error.code == 421 else error from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from smtpfw.backends.relay.looking import look_for
 from smtpfw.backends.relay.opening import Openings
 from smtpfw.backends.relay.session import ForwardingSession
 from smtpfw.client import Connector, Pool, Pools
@@ -77,6 +78,10 @@ class ForwardingBackend:
     def new_session(self, connection: IConnection) -> ISession:
         """A session for one connection."""
         return ForwardingSession(self, connection)
+
+    def check(self) -> list[str]:
+        """Look whether the next hops are there; a sentence for each that is not. Blocks, for some seconds at most."""
+        return [] if self.by_domain else look_for(self._connectors)
 
     async def stop(self) -> None:
         """Say goodbye to all next hops."""

@@ -90,6 +90,8 @@ def in_words(connectors: Iterable[Connector]) -> str:
 
 def _in_words(connector: Connector) -> str:
     words = [_TLS_IN_WORDS[connector.tls]] if connector.tls in _TLS_IN_WORDS else []
+    if connector.destination.implicit_tls and connector.tls == OPPORTUNISTIC:
+        words = ["TLS, by whatever certificate"]
     if connector.clients:
         words.append("with a login")
     return f"{connector.destination} ({', '.join(words)})" if words else str(connector.destination)

@@ -6,15 +6,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from smtpfw import Session, SessionBackend
 from smtpfw.backends.mux import MuxBackend
-from smtpfw.errors import TryAgainLater
+from smtpfw.errors import ConfigError, TryAgainLater
 from smtpfw.interfaces import IBackend, IHelloSession, ILMTPSession, IVerifySession
 from smtpfw.testing import RecordingBackend
+from smtpfw.wire.config import LMTP
 from tests.backends.maildir.fakes import FakeBody, FakeConnection
-from tests.backends.mux.helpers import connect
+from tests.backends.mux.helpers import begin, connect
 
 
 class Service(SessionBackend):
@@ -47,6 +49,22 @@ class BackendTests(TestCase):
             verifyObject(interface, session)
         with self.assertRaises(TryAgainLater):
             session.data(FakeBody(b"between two transactions"))
+
+    def test_a_target_that_takes_messages_by_lmtp_only_gets_none_by_smtp(self) -> None:
+        """All of them would be accepted, and nobody would have them."""
+
+        @implementer(ILMTPSession)
+        class OnlyLMTP(Session):
+            def lmtp_data(self, body: Any, status: Any) -> None:
+                """Takes it."""
+
+        backend = MuxBackend({}, SessionBackend(OnlyLMTP))
+        client = connect(backend)
+        (reply,) = begin(client, "you@a.test")
+        self.assertEqual(reply[:10], b"451 4.3.0 ")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        (reply,) = begin(connect(backend, protocol=LMTP), "you@a.test")
+        self.assertEqual(reply[:4], b"250 ")
 
     def test_it_honours_what_all_honour(self) -> None:
         both = RecordingBackend(frozenset(("DSN", "REQUIRETLS")))
@@ -96,3 +114,20 @@ class BackendTests(TestCase):
         lines = MuxBackend({"a.test": a, "tim@b.test": a}, plain).describe()
         self.assertEqual(lines[:3], ["Mail for a.test, tim@b.test:", "  This is a", "Mail for everybody else:"])
         self.assertIn("RecordingBackend", lines[3])
+
+    def test_its_own_targets_are_asked_whether_all_is_in_order(self) -> None:
+        class Checked(RecordingBackend):
+            def __init__(self, *said: str, wrong: str = "") -> None:
+                super().__init__()
+                self.said, self.wrong = said, wrong
+
+            def check(self) -> list[str]:
+                if self.wrong:
+                    raise ConfigError(self.wrong)
+                return list(self.said)
+
+        a, b, plain = Checked("a is slow"), Checked("b is old", "b is far"), RecordingBackend()
+        self.assertEqual(MuxBackend({"a.test": a, "b.test": b}, plain).check(), ["a is slow", "b is old", "b is far"])
+        self.assertEqual(MuxBackend({"a.test": a}, b, owns_targets=False).check(), [])
+        with self.assertRaisesRegex(ConfigError, "^no disk\nno host$"):
+            MuxBackend({"a.test": Checked(wrong="no disk"), "b.test": a}, Checked(wrong="no host")).check()
