@@ -30,6 +30,7 @@ from smtpfw.service import SMTPService
 from smtpfw.service.generation import Generation
 from smtpfw.wire.config import ServerConfig
 from tests.certificates import write_pair
+from tests.running import Twistd
 
 PLUGINS = Path(__file__).parent.parent
 
@@ -462,3 +463,18 @@ def test_a_backend_that_can_not_start_ends_the_process_with_1(tmp_path: Path) ->
     assert "smtpfw: can't start: the disk is gone" in said
     assert "Traceback" not in said
     assert not (tmp_path / "twistd.pid").exists()
+
+
+def test_a_file_is_served_and_what_leads_nowhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "smtpfw.toml").write_text(
+        f"hostname = 'mx.example.org'\n[deliver]\nlocal = 'maildir:md'\nold = 'maildir:old'\n[listen.mx]\n"
+        f"on = '{LOOPBACK}'\nroutes = [ {{ to = 'example.org', deliver = 'local' }} ]\n"
+    )
+    with Twistd("--config", "smtpfw.toml", folder=tmp_path) as server:
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=30) as client:
+            refused = client.sendmail("me@test", ["you@example.org", "you@example.net"], b"Subject: x\r\n\r\nhello\r\n")
+        assert server.stop() == 0
+    assert refused == {"you@example.net": (550, b"5.7.1 Relaying denied")}
+    assert "smtpfw.toml:4: deliver.old: no route leads there, so it is not used\n" in server.log
+    assert len(list((tmp_path / "md" / "new").iterdir())) == 1
+    assert not (tmp_path / "old").exists()

@@ -8,7 +8,7 @@ nothing. All that is wrong is told together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from smtpfw.backends.mux.routing import passes_on
@@ -195,6 +195,10 @@ class _Planner:
         backend = self._backend(listen, extensions, listeners, config)
         if backend is None or config is None:
             return None
+        if config.submission is None:
+            # RFC 6409 section 4.3: who has to authenticate submits.
+            required = any(isinstance(extension, Auth) and extension.required for extension in extensions)
+            config = replace(config, submission=required)
         return ListenPlan(
             name=listen.name,
             listeners=tuple(listeners),

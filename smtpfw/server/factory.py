@@ -106,10 +106,8 @@ class SMTPServerFactory(ServerFactory):
             and (not extension.end_to_end or extension.keyword in backend.honours)
         )
         self.dialect = compile_dialect(served, config.protocol)
-        auth = next((one for one in self.dialect.extensions if isinstance(one, Auth)), None)
-        self._has_auth = auth is not None
-        required = auth is not None and auth.required
-        self._submission = required if config.submission is None else config.submission
+        self._submission = bool(config.submission)
+        self._has_auth = any(isinstance(extension, Auth) for extension in self.dialect.extensions)
         self.checks = Checks(standard_checks(checks, config.profile))
         self.limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
         self.log = log

@@ -15,6 +15,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -142,7 +143,9 @@ class SMTPService(Service):
         return self._reloading.addCallback(lambda _: self.reload())
 
     async def _reload(self, make_next: Callable[[], Generation]) -> None:
-        notify("RELOADING=1\nSTATUS=Reading the configuration again")
+        # The time is for Type=notify-reload: systemd waits for a READY that is newer.
+        now = time.monotonic_ns() // 1000
+        notify(f"RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=Reading the configuration again")
         before = self._generation
         try:
             after = make_next()
@@ -204,6 +207,8 @@ class SMTPService(Service):
                 count=count,
                 few=few,
             )
+        for line in plan.warnings:
+            self._log.warn("{line}", line=line)
         for line in self._generation.describe():
             self._log.info("{line}", line=line)
 

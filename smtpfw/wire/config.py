@@ -33,7 +33,8 @@ class ServerConfig:
     :ivar profile: how strictly commands and bodies are read.
     :ivar require_tls: refuse all but NOOP, EHLO, STARTTLS and QUIT on a clear line (RFC 3207 section 4).
     :ivar submission: add Date and Message-ID to messages that lack them (RFC 6409 section 8), those of clients that
-        have authenticated; where nobody can, those of all clients. None: if AUTH is required.
+        have authenticated; where nobody can, those of all clients. None: no; but a plan of ``twistd smtpfw`` says yes
+        where AUTH is required.
     :ivar max_message_bytes: decoded octets of one message (RFC 1870).
     :ivar max_discarded_bytes: octets of a refused message that are read on, to keep the session alive, before 421.
     :ivar max_recipients: accepted RCPTs in one transaction.

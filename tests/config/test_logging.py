@@ -393,7 +393,7 @@ def test_a_daemon_that_is_told_nothing(tmp_path: Path, usr1: None, monkeypatch: 
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--logfile .*/no/log: No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^--logfile .*/no/log: no such file or directory$"):
         make_observer(DEFAULTS, {**FOREGROUND, "logfile": str(tmp_path / "no" / "log")})
 
 
@@ -457,7 +457,7 @@ def test_stderr(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 def test_protocol_logs_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--protocol-log .*/no/log: No such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^--protocol-log .*/no/log: no such file or directory$"):
         make_protocol_log(str(tmp_path / "no" / "log"), FOREGROUND)
     with pytest.raises(ConfigError, match=r"^--protocol-log stderr: a daemon has none"):
         make_protocol_log("stderr", {**FOREGROUND, "nodaemon": False})

@@ -46,7 +46,9 @@ def test_it_has_each_key_and_a_table_that_is_one() -> None:
 
 def test_the_examples_of_routes_are_routes() -> None:
     values = ", ".join(f"{key} = {ROUTE.others[key].example}" for key in ("to", "login", "network", "deliver"))
-    routes = f"{{ {values} }}, {{ to = '*', reject = {ROUTE.others['reject'].example} }}, {{ to = '*', discard = true }}"
+    routes = (
+        f"{{ {values} }}, {{ to = '*', reject = {ROUTE.others['reject'].example} }}, {{ to = '*', discard = true }}"
+    )
     problems = Problems()
     tree = tree_of_file(TOMLFile("x", f"[listen.mx]\non = 'tcp:25'\nroutes = [ {routes} ]"), problems)
     problems.check()

@@ -31,6 +31,7 @@ def auth(required: bool) -> list[Any]:
 
 
 def client_of(backend: IBackend, *said: bytes, required: bool = True, **settings: Any) -> MemoryClient:
+    settings = {"submission": True, **settings}
     return greeted(backend, Clock(), HELLO, *said, extensions=auth(required), **settings)
 
 
@@ -45,18 +46,15 @@ def sent(*pieces: bytes, said: tuple[bytes, ...] = (LOGIN,), **settings: Any) ->
 
 
 class Whose(TestCase):
-    def test_those_who_have_authenticated_where_that_is_required(self) -> None:
+    def test_those_who_have_authenticated(self) -> None:
         self.assertRegex(sent(MESSAGE), ADDED.pattern + re.escape(MESSAGE))
 
-    def test_nothing_is_added_where_it_is_not_required(self) -> None:
-        self.assertEqual(sent(MESSAGE, required=False), MESSAGE)
-
-    def test_the_setting_counts_more(self) -> None:
+    def test_nobodys_by_itself(self) -> None:
+        self.assertEqual(sent(MESSAGE, submission=None), MESSAGE)
         self.assertEqual(sent(MESSAGE, submission=False), MESSAGE)
-        self.assertTrue(ADDED.match(sent(MESSAGE, required=False, submission=True)))
 
     def test_strangers_where_some_have_authenticated(self) -> None:
-        self.assertEqual(sent(MESSAGE, said=(), required=False, submission=True), MESSAGE)
+        self.assertEqual(sent(MESSAGE, said=(), required=False), MESSAGE)
 
     def test_everybody_where_nobody_can_authenticate(self) -> None:
         backend = RecordingBackend()
@@ -140,7 +138,7 @@ class TheRest(TestCase):
             async for chunk in body:
                 chunks.append(chunk)
 
-        client = client_of(RecordingBackend(data=data), MAIL, RCPT, DATA, required=False)
+        client = client_of(RecordingBackend(data=data), LOGIN, MAIL, RCPT, DATA, submission=False)
         client.send(b"Subject: x\r\n")
         self.assertEqual(chunks, [b"Subject: x\r\n"])
 
