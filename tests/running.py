@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +50,7 @@ class Twistd:
         self._expected = max(listeners, sum(word.startswith(_TCP) for word in self._command))
         self.ports: list[int] = []
 
-    def __enter__(self) -> Twistd:
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             self._command,
             cwd=self._folder,

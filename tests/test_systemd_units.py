@@ -35,8 +35,8 @@ TIMEOUT = 30.0
 
 #: What systemd does between fork and exec: descriptors from 3 on, and the number of the process that they are for.
 _START = """
-import os, sys
-passed = [os.dup(int(word)) for word in sys.argv[1].split(",")]
+import fcntl, os, sys
+passed = [fcntl.fcntl(int(word), fcntl.F_DUPFD_CLOEXEC, 100) for word in sys.argv[1].split(",")]
 for number, descriptor in enumerate(passed, 3):
     os.dup2(descriptor, number, inheritable=True)
 os.environ["LISTEN_PID"] = str(os.getpid())
@@ -225,12 +225,11 @@ def test_what_the_service_does(systemd: Systemd, tmp_path: Path, before: str) ->
     file = tmp_path / "smtpfw.toml"
     file.write_text(configuration(tmp_path, before))
     trusting = ssl.create_default_context(cafile=str(tmp_path / "certs" / "server.pem"))
-    early = socket.create_connection(("127.0.0.1", systemd.ports["smtp"]), TIMEOUT)
-    systemd.start()
-    assert systemd.told() == {"READY": "1", "STATUS": "Listening on 3 sockets"}
-    # The client that came before there was a service has waited, and is served.
-    assert early.recv(4) == b"220 "
-    early.close()
+    with socket.create_connection(("127.0.0.1", systemd.ports["smtp"]), TIMEOUT) as early:
+        systemd.start()
+        assert systemd.told() == {"READY": "1", "STATUS": "Listening on 3 sockets"}
+        # The client that came before there was a service has waited, and is served.
+        assert early.recv(4) == b"220 "
     with smtplib.SMTP("127.0.0.1", systemd.ports["smtp"], "client.example", TIMEOUT) as client:
         assert client.sendmail("me@client.example", ["tim@example.org", "postmaster"], "Subject: x\r\n\r\n") == {}
         systemd.reload()

@@ -15,10 +15,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -206,11 +206,11 @@ def _listen(listener: Listener, binder: Binder) -> BoundSocket:
     switch = Switch()
     outcome: list[object] = []
     try:
-        endpoint = serverFromString(binder, listener.endpoint)
-        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+        endpoint: Any = serverFromString(binder, listener.endpoint)
+        if parse_description(listener.endpoint).prefix == "systemd":
             # It would close what systemd has passed; and when the listener comes back at SIGHUP, somebody else's file
             # has that number.
-            endpoint._close = _leave_open  # type: ignore[method-assign]
+            endpoint._close = _leave_open
         waiting: Deferred[object] = endpoint.listen(switch)
         waiting.addBoth(outcome.append)
     except Exception as error:

@@ -393,7 +393,7 @@ def test_a_daemon_that_is_told_nothing(tmp_path: Path, usr1: None, monkeypatch: 
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--logfile .*/no/log: no such file or directory$"):
+    with pytest.raises(ConfigError, match=r"^--logfile .*/no/log: No such file or directory$"):
         make_observer(DEFAULTS, {**FOREGROUND, "logfile": str(tmp_path / "no" / "log")})
 
 
