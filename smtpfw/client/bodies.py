@@ -23,7 +23,7 @@ import copy
 import email.policy
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from email.errors import InvalidHeaderDefect
+from email.errors import InvalidHeaderDefect, MessageError
 from email.generator import BytesGenerator
 from email.message import Message
 from io import SEEK_END, BufferedIOBase, BytesIO, StringIO, TextIOBase
@@ -281,7 +281,11 @@ def _octets_of_message(message: Message[Any, Any]) -> bytes:
     policy = make(linesep="\r\n", utf8=_has_utf8_addresses(sent))
     written = BytesIO()
     # Mangling is for mbox files: a line "From x" would arrive as ">From x".
-    _Generator(written, mangle_from_=False, policy=policy).flatten(sent)
+    try:
+        _Generator(written, mangle_from_=False, policy=policy).flatten(sent)
+    except MessageError as error:
+        # A line end within a field, say.
+        raise ValueError(f"the message can't be written: {error}") from None
     return written.getvalue()
 
 
@@ -346,6 +350,9 @@ def sender_of(message: Message[Any, Any]) -> str:
     """
     prefix = _prefix(message)
     for field in ("sender", "from"):
+        if len(message.get_all(prefix + field, [])) > 1:
+            # RFC 5322 section 3.6: each at most once. Who reads the message may go by the other one.
+            raise ValueError(f"the header of the message has several fields {prefix + field}")
         if addresses := _addresses(message, {prefix + field}):
             return addresses[0]
     raise ValueError("the header of the message names no sender, neither in Sender nor in From")

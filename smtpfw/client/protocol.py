@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -266,7 +267,8 @@ class SMTPClientProtocol(Protocol):
                 mechanisms=wire.peer.facts.get("AUTH", ()),
                 channel_bindings=channel_bindings(self.transport, client=True),
             )
-            return choose(clients, info)
+            # Copies: others may log in at the same time, and an exchange keeps what was said in it.
+            return choose([copy(client) for client in clients], info)
 
         return self._ask(lambda done: AuthExchange(choice, done))
 

@@ -23,6 +23,16 @@ from smtpfw.errors.refusals import ENHANCED_CODE_NOT_SET, SMTPError
 _TOO_MANY = 552
 
 
+#: Characters of what a peer says that stand in an error. Refusals have one line of them, seldom three.
+_MAX_SHOWN = 500
+
+
+def _in_one_line(text: str) -> str:
+    """On one line, printable, and not too long: it goes into logs, and what it says may be the peer's choice."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[:_MAX_SHOWN])
+    return f"{shown} ..." if len(text) > _MAX_SHOWN else shown
+
+
 class ClientError(Exception):
     """
     Base of all that a client reports of its peer.
@@ -49,7 +59,7 @@ class ClientError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.phase}: " if self.phase else ""
-        return f"{self.peer or 'the peer'}: {where}{self.args[0]}"
+        return f"{self.peer or 'the peer'}: {where}{_in_one_line(str(self.args[0]))}"
 
 
 class Refused(ClientError, SMTPError):
@@ -71,8 +81,7 @@ class Refused(ClientError, SMTPError):
         return self.code < 500 or (self.code == _TOO_MANY and self.phase == "RCPT")
 
     def __str__(self) -> str:
-        # On one line, and printable: it goes into logs, and what it says is the peer's choice.
-        said = "".join(sign if sign.isprintable() else " " for sign in SMTPError.__str__(self))
+        said = _in_one_line(SMTPError.__str__(self))
         return f"{self.peer or 'the peer'} refused {self.phase or 'the connection'}: {said}"
 
 

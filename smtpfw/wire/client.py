@@ -382,7 +382,7 @@ class ClientConnection:
             exchange.fail(self._too_late())
 
     def _too_late(self, phase: str = "") -> ConnectionFailed:
-        why = f"the connection is over ({self.over.args[0]})" if self.over is not None else "the connection is over"
+        why = f"the connection is over ({self.over})" if self.over is not None else "the connection is over"
         error = ConnectionFailed(why, phase=phase, peer=self.peer_name)
         error.__cause__ = self.over
         return error
