@@ -2,7 +2,7 @@
 When a server may be asked for another connection, after it could not have one.
 
 Rule 1: each pause is twice as long as the one before, until a connection that
-was opened since then has taken a message.
+was opened since then has taken a message, or has been of use to whom it was lent.
 
 Rule 2: what fails within a pause is news of the same trouble, and makes it no
 longer: a server that is stopped says 421 on all its connections at once.
@@ -54,7 +54,7 @@ class Backoff:
         return False
 
     def worked(self, born: float) -> None:
-        """A connection that was opened then has taken a message."""
+        """A connection that was opened then has been of use."""
         if born >= self._until:
             self.seconds = 0.0
 

@@ -28,14 +28,15 @@ class Member:
     :ivar is_new: whether it could not be used yet.
     :ivar retired: whether it gets no more messages.
     :ivar lent: whether somebody has it for himself.
+    :ivar replies: how many had come when it was lent.
     """
 
-    __slots__ = ("born", "client", "count", "is_new", "lent", "retired", "since")
+    __slots__ = ("born", "client", "count", "is_new", "lent", "replies", "retired", "since")
 
     def __init__(self, client: SMTPClientProtocol, now: float) -> None:
         self.client = client
         self.born = self.since = now
-        self.count = 0
+        self.count = self.replies = 0
         self.is_new = True
         self.retired = self.lent = False
 

@@ -15,7 +15,10 @@ there are others.
 Rule 4: who waits always hears of something: when a connection can't be opened
 and there is no other, all who wait are told why.
 
-Rule 5: whoever hears of his message may do anything: send another, cancel those
+Rule 5: a server that states how many messages it takes of a connection (LIMITS,
+RFC 9422) gets no more of them on one.
+
+Rule 6: whoever hears of his message may do anything: send another, cancel those
 of others, close the pool.
 """
 
@@ -29,13 +32,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from smtpfw.client.addresses import AnyAddress
+from smtpfw.client.addresses import AnyAddress, AnyOptions
 from smtpfw.client.backoff import Backoff
 from smtpfw.client.connecting import Connector, Where, connector_of
 from smtpfw.client.members import IdleMembers, Member, first_alive
-from smtpfw.client.messages import AnyOptions, AnyRecipients, outgoing_message
+from smtpfw.client.messages import AnyRecipients, outgoing_message
 from smtpfw.client.protocol import SMTPClientProtocol
 from smtpfw.errors import ConnectionFailed, LocalProtocolError, Refused
+from smtpfw.extensions.limits import Limits
 from smtpfw.wire.exchange import Exchange
 from smtpfw.wire.message import OutgoingMessage
 from smtpfw.wire.results import SendResult
@@ -76,7 +80,7 @@ class Pool:
 
     :param where: the server, and ``settings`` how to get there: see :func:`~smtpfw.client.connect`; or a Connector.
     :param max_connections: at a time.
-    :param max_messages: after how many a connection is closed; 0 for no limit.
+    :param max_messages: after how many a connection is closed; 0 for no limit. After fewer, if the server says so.
     :param max_age: after how many seconds it is closed, as soon as it has nothing to do; 0 for no limit.
     :param max_idle: after how many seconds without a message it is closed; 0 for no limit.
     :param check_after: after how many of them it is asked by NOOP whether it still works, before it gets a message; a
@@ -108,7 +112,7 @@ class Pool:
         else:
             self.connector = connector_of(where, **settings)
         self._max_connections = max_connections
-        self._max_messages = max_messages
+        self._max_messages = max_messages or inf
         self._max_age = max_age or inf
         self._check_after = check_after
         self._clock: Any = reactor
@@ -176,6 +180,11 @@ class Pool:
         else:
             client.close()
 
+    def is_fresh(self, client: SMTPClientProtocol) -> bool:
+        """Whether nobody had a connection before him who has it for himself now."""
+        member = self._members.get(client)
+        return member is not None and member.count == 1
+
     # -- the pool ---------------------------------------------------------------
 
     @property
@@ -209,6 +218,14 @@ class Pool:
         answer: Deferred[None] = Deferred()
         self._closing.append(answer)
         return answer
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.abort()
+        await self.close()
 
     def abort(self) -> None:
         """The end at once: who waits gets a ConnectionFailed, or an UnknownOutcome where it may have been sent."""
@@ -265,17 +282,23 @@ class Pool:
         self._idle.pop(member, None)
         self._ready.pop(member, None)
         member.count = job.number = member.count + 1
-        member.retired = member.count == self._max_messages or self._clock.seconds() - member.born >= self._max_age
         client = member.client
+        member.retired = member.count >= self._most_of(client) or self._clock.seconds() - member.born >= self._max_age
         message = job.message
         if message is None:
             member.lent = True
+            member.replies = client.wire.replies
             client.wire.wants_ready = False
             job.answer.callback(client)
         else:
             job.client = client
             job.exchange = Sending(message, partial(self._done, job, member))
             client.submit(job.exchange)
+
+    def _most_of(self, client: SMTPClientProtocol) -> float:
+        """How many messages a connection is given."""
+        stated = client.wire.peer.facts.get(Limits.keyword)
+        return min(self._max_messages, getattr(stated, "max_transactions", 0) or inf)
 
     def _done(self, job: _Job, member: Member, result: Any) -> None:
         if isinstance(result, Exception):
@@ -370,6 +393,9 @@ class Pool:
         wire = client.wire
         if wire.is_over or not wire.idle:
             return
+        if wire.replies != member.replies:
+            # Something was asked on it, and answered by another word than 421.
+            self._backoff.worked(member.born)
         if wire.transaction is None:
             client.when_ready(partial(self._is_ready, member))
             self._is_ready(member)

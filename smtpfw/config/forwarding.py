@@ -18,10 +18,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from smtpfw.client.hosts import is_loopback
+from smtpfw.client.quoting import split_quoted, unquote
 from smtpfw.config import units
 from smtpfw.config.listeners import Listener
 from smtpfw.config.settings import nearest
@@ -33,10 +34,6 @@ __all__ = ["LMTP_SETTINGS", "LMTP_USAGE", "RELAY_SETTINGS", "RELAY_USAGE", "defa
 #: Where the clients of a listener on loopback come from.
 _LOOPBACK = ("127.0.0.0/8", "::1")
 
-# As Twisted takes strings apart, but with the backslashes left in.
-_ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
-_PLACE = re.compile(r"((?:[^,\\]|\\.)*+),")
-_WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)")
 
 #: Arguments that destinations have themselves.
@@ -118,12 +115,14 @@ def read_arguments(
     :return: the arguments of the backend.
     :raises ConfigError: for a name or a value that can't be used.
     """
-    if not _WELL_QUOTED.fullmatch(text):
-        raise ConfigError("a backslash at the end quotes nothing; write two for one")
+    try:
+        arguments = split_quoted(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     rest: list[str] = []
     given: dict[str, object] = {name: value for name, value in defaults.items() if name in settings}
     names: set[str] = set()
-    for argument in _ARGUMENT.findall(f"{text}:"):
+    for argument in arguments:
         named = _NAMED.fullmatch(argument)
         if named is None or named[1] in _OF_DESTINATIONS:
             rest.append(argument)
@@ -135,13 +134,13 @@ def read_arguments(
             raise ConfigError(f"{name}= is given twice")
         names.add(name)
         try:
-            given[name] = settings[name](re.sub(r"\\(.)", r"\1", named[2]))
+            given[name] = settings[name](unquote(named[2]))
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
     # Not above: built-in backends are imported when they are asked for.
     from smtpfw.backends.relay.places import DEFAULT_CONFIG
 
-    places = [place for place in _PLACE.findall(":".join(rest) + ",") if place]
+    places = [place for place in split_quoted(":".join(rest), ",") if place]
     client = {name: given.pop(name) for name in _OF_THE_CLIENT if name in given}
     config: Any = replace(DEFAULT_CONFIG, **client)  # type: ignore[arg-type]
     return {**given, "via": places, "config": config}
@@ -167,12 +166,4 @@ def _kind(listener: Listener) -> str:
         return "unix"
     interface = description.named.get("interface", "".join(description.positional[1:2]))
     internet = description.prefix in ("tcp", "tcp6", "ssl")
-    return "loopback" if internet and _is_loopback(interface) else "elsewhere"
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return ip_address(interface).is_loopback
-    except ValueError:
-        # A name may mean anything, but for this one (RFC 6761 section 6.3).
-        return interface == "localhost"
+    return "loopback" if internet and is_loopback(interface) else "elsewhere"

@@ -17,7 +17,26 @@ from __future__ import annotations
 from typing import Any
 
 from smtpfw.errors.faults import RemoteProtocolError
-from smtpfw.errors.refusals import ENHANCED_CODE_NOT_SET, SMTPError
+from smtpfw.errors.refusals import (
+    ENHANCED_CODE_NOT_SET,
+    DataTooLarge,
+    NamedSMTPError,
+    SMTPError,
+    TooManyRecipients,
+)
+
+__all__ = [
+    "BrokenPeer",
+    "ClientError",
+    "ConnectionFailed",
+    "ExtensionMissing",
+    "Refused",
+    "TLSFailed",
+    "TimedOut",
+    "TooLargeForPeer",
+    "TooManyForPeer",
+    "UnknownOutcome",
+]
 
 #: RFC 5321 section 4.5.3.1.10: 552 to RCPT means that there were too many, as 452 does.
 _TOO_MANY = 552
@@ -116,6 +135,32 @@ class ExtensionMissing(ClientError, SMTPError):
 
     def __str__(self) -> str:
         return f"{self.peer or 'the peer'}: {self.message}"
+
+
+class _Beforehand(ClientError):
+    """What a peer has said of itself is in the way; nothing has been sent."""
+
+    message: str
+
+    def __init__(self, message: str | None = None) -> None:
+        NamedSMTPError.__init__(self, message)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"{self.peer or 'the peer'}: {self.message}"
+
+
+class TooLargeForPeer(_Beforehand, DataTooLarge):
+    """The message has more octets than the peer takes, by its SIZE; nothing of it has been sent."""
+
+    phase = "MAIL"
+    temporary = SMTPError.temporary
+
+
+class TooManyForPeer(_Beforehand, TooManyRecipients):
+    """The message has more recipients than the peer takes at a time, by its LIMITS; this one was not said."""
+
+    phase = "RCPT"
+    temporary = SMTPError.temporary
 
 
 class ConnectionFailed(ClientError):

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smtpfw.client.pool import Pool
+from smtpfw.client.protocol import SMTPClientProtocol
 from smtpfw.testing import Joined, MemoryEndpoint
 from smtpfw.wire.config import ClientConfig
 
@@ -180,6 +181,18 @@ class SlowEndpoint:
 
     def refuse(self, why: str = "refused") -> None:
         self.waiting.pop(0)[1].errback(OSError(why))
+
+
+async def step_by_step(pool: Pool, sender: str) -> SMTPClientProtocol:
+    """Borrow a connection, and send a message on it."""
+    client = await pool.acquire()
+    try:
+        await client.mail(f"{sender}@a.test")
+        await client.rcpt("b@b.test")
+        await client.data(b"Subject: x\r\n\r\nx\r\n")
+    finally:
+        pool.release(client)
+    return client
 
 
 class Rig:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import Clock
 
-from smtpfw.client.pool import CHECK_TIMEOUT
+from smtpfw import ServerConfig, SMTPServerFactory
+from smtpfw.client.pool import CHECK_TIMEOUT, Pool
 from smtpfw.errors import ConnectionFailed
-from tests.client.pool_rig import Rig, nothing_in_the_log, quick_collections  # noqa: F401
+from smtpfw.extensions import Limits, Pipelining
+from smtpfw.testing import MemoryEndpoint, RecordingBackend
+from tests.client.pool_rig import CONFIG, Rig, nothing_in_the_log, quick_collections  # noqa: F401
 
 # -- how long a connection is kept ---------------------------------------------------
 
@@ -21,6 +26,35 @@ def test_a_connection_is_closed_after_so_many_messages(pipelining: bool) -> None
     # QUIT is the last word, behind the last answer.
     assert not any(b"QUIT" in write for write in rig.links[0].client_transport.writes[:-1])
     rig.end()
+
+
+@pytest.mark.parametrize(
+    ("mailmax", "max_messages", "expected"), [(2, 100, 2), (2, 0, 2), (5, 3, 3), (2, 2, 2), (1, 100, 1)]
+)
+def test_a_connection_is_closed_after_as_many_messages_as_the_server_takes(
+    mailmax: int, max_messages: int, expected: int
+) -> None:
+    """RFC 9422 section 4.1: one MAIL more may be answered by the end of the connection."""
+    rig = Rig(max_connections=1, max_messages=max_messages)
+    rig.factory.answers["EHLO"] = f"250-mx.test\r\n250-PIPELINING\r\n250 LIMITS MAILMAX={mailmax}\r\n".encode()
+    names = [f"a{number}" for number in range(2 * expected)]
+    rig.send(*names)
+    assert rig.was_sent(*names)
+    assert [server.accepted for server in rig.servers] == [names[:expected], names[expected:]]
+    assert [server.heard[-1] for server in rig.servers] == ["QUIT", "QUIT"]
+    rig.end()
+
+
+def test_a_real_server_that_states_how_many_messages_it_takes() -> None:
+    backend, clock = RecordingBackend(), Clock()
+    config = ServerConfig(hostname="mx.test")
+    extensions = [Pipelining(), Limits(max_transactions=3)]
+    endpoint = MemoryEndpoint(SMTPServerFactory(backend, config, extensions=extensions, reactor=clock))
+    pool = Pool(endpoint, config=CONFIG, max_connections=1, reactor=clock)
+    endpoint.run(gatherResults([pool.send_mail("a@a.test", "b@b.test", b"x") for _ in range(8)]))
+    assert len(backend.messages) == 8
+    assert [link.said_by_client.count(b"MAIL FROM") for link in endpoint.links] == [3, 3, 2]
+    endpoint.run(pool.close())
 
 
 def test_messages_that_were_refused_count() -> None:

@@ -14,20 +14,7 @@ from smtpfw.client.connecting import Connector, connector_of
 from smtpfw.client.pool import Pool
 from smtpfw.client.protocol import SMTPClientProtocol
 from smtpfw.errors import ConnectionFailed
-from tests.client.pool_rig import CONFIG, Rig, nothing_in_the_log, quick_collections  # noqa: F401
-
-BODY = b"Subject: x\r\n\r\nx\r\n"
-
-
-async def step_by_step(pool: Pool, sender: str) -> SMTPClientProtocol:
-    client = await pool.acquire()
-    try:
-        await client.mail(f"{sender}@a.test")
-        await client.rcpt("b@b.test")
-        await client.data(BODY)
-    finally:
-        pool.release(client)
-    return client
+from tests.client.pool_rig import CONFIG, Rig, nothing_in_the_log, quick_collections, step_by_step  # noqa: F401
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
@@ -296,6 +283,22 @@ def test_it_may_be_given_back_at_once() -> None:
     assert rig.told["a"] is rig.told["b"]
     assert rig.was_sent("c")
     assert len(rig.links) == 1
+    rig.end()
+
+
+def test_whether_somebody_had_it_before() -> None:
+    rig = Rig()
+    client = rig.acquire("first")
+    assert rig.pool.is_fresh(client)
+    rig.pool.release(client)
+    assert rig.acquire("second") is client
+    assert not rig.pool.is_fresh(client)
+    other = rig.acquire("third")
+    assert rig.pool.is_fresh(other)
+    rig.servers[1].transport.abortConnection()
+    rig.flow()
+    assert not rig.pool.is_fresh(other)
+    rig.pool.release(client)
     rig.end()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from smtpfw import ServerConfig, SMTPServerFactory
@@ -12,7 +12,7 @@ from smtpfw.client.pool import Pool
 from smtpfw.errors import BrokenPeer, ConnectionFailed, LocalProtocolError, Refused, TimedOut, TLSFailed
 from smtpfw.sasl import Plain
 from smtpfw.testing import MemoryEndpoint, RecordingBackend
-from tests.client.pool_rig import CONFIG, Rig, nothing_in_the_log, quick_collections  # noqa: F401
+from tests.client.pool_rig import CONFIG, Rig, nothing_in_the_log, quick_collections, step_by_step  # noqa: F401
 
 BUSY = b"421 4.3.2 too busy\r\n"
 
@@ -97,6 +97,46 @@ def test_the_pause_begins_anew_when_a_connection_that_came_later_has_worked() ->
     rig.send("c"), rig.send("d")
     assert type(rig.error("c")) is Refused
     assert pauses(rig, 1) == [pytest.approx(FIRST_PAUSE)]
+    rig.end()
+
+
+def test_a_loan_that_went_well_ends_the_trouble() -> None:
+    """Who only borrows connections, as one does who passes mail on, would else wait for a minute at each new 421."""
+    rig = Rig(max_connections=1)
+    for number in range(4):
+        rig.hear(f"loan {number}", Deferred.fromCoroutine(step_by_step(rig.pool, f"a{number}")))
+        rig.flow()
+        assert rig.told[f"loan {number}"] is not None
+        rig.advance(70)
+        rig.factory.answers["MAIL"] = BUSY
+        rig.hear(f"busy {number}", Deferred.fromCoroutine(step_by_step(rig.pool, f"b{number}")))
+        rig.flow()
+        assert rig.error(f"busy {number}").code == 421
+        rig.factory.answers.clear()
+        rig.acquire(f"next {number}")
+        assert pauses(rig, 1) == [pytest.approx(FIRST_PAUSE)]
+        rig.pool.release(rig.told[f"next {number}"])
+        rig.advance(3600)
+    rig.end()
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_loan_that_was_of_no_use_does_not_end_the_trouble(said: bool) -> None:
+    """It was given back at once, or within the 421 that ends it."""
+    rig = Rig(max_connections=1)
+    rig.factory.answers["MAIL"] = BUSY
+    rig.send("a")
+    for number in range(3):
+        rig.acquire(f"c{number}")
+        assert pauses(rig, 1) == [pytest.approx(FIRST_PAUSE * 2**number)]
+        client = rig.told[f"c{number}"]
+        if said:
+            client.mail("x@a.test").addErrback(lambda _, client=client: rig.pool.release(client))
+            rig.flow()
+        else:
+            rig.pool.release(client)
+            rig.send(f"a{number}")
+            assert rig.error(f"a{number}").code == 421
     rig.end()
 
 
@@ -380,6 +420,19 @@ def test_credentials_that_must_not_be_said_are_told_to_all() -> None:
     rig.send("a", "b")
     assert isinstance(rig.error("a"), LocalProtocolError)
     assert isinstance(rig.error("b"), LocalProtocolError)
+    rig.end()
+
+
+def test_what_a_server_says_of_tls_is_told_in_one_line() -> None:
+    rig = Rig(max_connections=1, tls="required", tls_name="mx.test")
+    rig.factory.answers["EHLO"] = b"250-mx.test\r\n250 STARTTLS\r\n"
+    rig.factory.answers["STARTTLS"] = b"454-\x1b[2Jnot\r\n454-now\r\n454 " + b"x" * 900 + b"\r\n"
+    rig.send("a")
+    assert type(rig.error("a")) is TLSFailed
+    text = str(rig.error("a"))
+    assert text.isprintable()
+    assert text.endswith("x ...")
+    assert len(text) < 600
     rig.end()
 
 
