@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import react
 
 from smtpfw import send_mail
-from smtpfw.errors import ClientError, UnknownOutcome
+from smtpfw.errors import ClientError, LocalProtocolError, TLSFailed, UnknownOutcome
 
 
 async def main(reactor: Any, where: str, sender: str, *recipients: str) -> None:
@@ -22,8 +22,10 @@ async def main(reactor: Any, where: str, sender: str, *recipients: str) -> None:
         result = await send_mail(where, sender, recipients, sys.stdin.buffer, reactor=reactor)
     except UnknownOutcome as error:
         sys.exit(f"Nobody knows whether it was delivered: {error}")
-    except ClientError as error:
-        sys.exit(f"Try again later: {error}" if error.temporary else str(error))
+    except TLSFailed as error:
+        sys.exit(f"The line is not safe: {error}")
+    except (ClientError, LocalProtocolError) as error:
+        sys.exit(f"Try again later: {error}" if getattr(error, "temporary", False) else str(error))
     for one in result.refused:
         print(f"{one.recipient}: {one.error}")
     print(f"Sent to {', '.join(str(one.recipient) for one in result.accepted)}: {result.text}")

@@ -25,7 +25,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import write_pair
-from tests.interop.postfix import MAIL_OWNER, Postfix, PostfixMissing, unpacked_postfix
+from tests.interop.postfix import MAIL_OWNER, Postfix, unpacked_postfix
+from tests.interop.servers.packages import PeerMissing
 from tests.running import ROOT, Twistd
 
 DEPLOYMENTS = ROOT / "examples" / "deployments"
@@ -310,7 +311,7 @@ def test_lmtp_agent_behind_postfix() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deployment-")))
         try:
             root = stack.enter_context(unpacked_postfix())
-        except PostfixMissing as error:
+        except PeerMissing as error:
             pytest.skip(str(error))
         folder.chmod(0o755)
         (folder / "smtpfw").mkdir()

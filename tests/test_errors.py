@@ -8,7 +8,20 @@ import pytest
 
 from smtpfw import errors
 from smtpfw.codes import ReplyCode
-from smtpfw.errors import EnhancedCode, MailboxUnavailable, NamedSMTPError, SMTPError
+from smtpfw.errors import (
+    BrokenPeer,
+    ClientError,
+    ConnectionFailed,
+    EnhancedCode,
+    MailboxUnavailable,
+    NamedSMTPError,
+    Refused,
+    SMTPError,
+    TimedOut,
+    TLSFailed,
+    UnknownOutcome,
+)
+from smtpfw.wire.replies import Reply
 
 NAMED = [
     value
@@ -90,3 +103,38 @@ def test_a_code_alone_has_its_standard_text() -> None:
     assert str(SMTPError(550)) == "550 Requested action not taken: mailbox unavailable"
     assert SMTPError(ReplyCode.INSUFFICIENT_STORAGE).message == ReplyCode.INSUFFICIENT_STORAGE.text
     assert SMTPError().message.startswith("Requested action aborted")
+
+
+#: What a peer may say to whoever reads a log, and what is left of it.
+SAID = [
+    ("no", "no"),
+    ("first\nsecond", "first second"),
+    ("\x1b[2J\x07\x00\r\n\t.", " [2J     ."),
+    ("\u202egro.elpmaxe\u2028\x85", " gro.elpmaxe  "),
+    ("caf\u00e9", "caf\u00e9"),
+    ("x" * 500, "x" * 500),
+    ("x" * 501, "x" * 500 + " ..."),
+    ("x\n" * 100_000, "x " * 250 + " ..."),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SAID)
+@pytest.mark.parametrize("kind", [ClientError, ConnectionFailed, TimedOut, TLSFailed, BrokenPeer, UnknownOutcome])
+def test_what_is_shown_of_a_peer_is_one_line(kind: type[ClientError], text: str, shown: str) -> None:
+    error = kind(text, phase="EHLO", peer="mx.test:25")
+    assert str(error) == f"mx.test:25: EHLO: {shown}"
+    assert error.args[0] == text
+
+
+@pytest.mark.parametrize(("text", "shown"), SAID[:6])
+def test_a_refusal_is_shown_as_one_line_and_has_all_that_was_said(text: str, shown: str) -> None:
+    error = Refused(Reply(550, text, EnhancedCode(5, 7, 1)), phase="RCPT", peer="mx.test:25")
+    # The limit is one for the codes and the text together.
+    assert str(error)[:500] == f"mx.test:25 refused RCPT: 550 5.7.1 {shown}"[:500]
+    assert str(error).isprintable()
+    assert error.reply.text == error.message == text
+
+
+def test_a_long_refusal_is_cut() -> None:
+    error = Refused(Reply(550, "x" * 100_000), phase="RCPT", peer="mx.test:25")
+    assert str(error) == f"mx.test:25 refused RCPT: 550 5.0.0 {'x' * 490} ..."

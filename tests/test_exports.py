@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +67,34 @@ def test_no_reactor_in_any_module() -> None:
 
 def test_the_test_would_see_one() -> None:
     assert reactor_after("import smtpfw, twisted.internet.reactor") == "True"
+
+
+#: Packages whose modules say what is public in them.
+WITH_NAMES = {"backends", "client", "config", "errors", "policies", "sasl", "testing", "tls"}
+
+
+def _defined(source: str) -> tuple[set[str], set[str]]:
+    """Top-level names of a module: the public classes and functions, and all."""
+    shown, every = set(), set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            every.add(node.name)
+            if not node.name.startswith("_"):
+                shown.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom):
+            every |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+            every |= {alias.asname or alias.name for alias in getattr(node, "names", ())}
+    return shown, every
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*entry, id=entry[0]) for entry in modules()])
+def test_each_module_names_what_is_public(module: str, path: Path) -> None:
+    source = path.read_text()
+    found = re.search(r"^__all__ = (\[[^]]*\])", source, re.MULTILINE)
+    shown, every = _defined(source)
+    if found is None:
+        assert not (shown and module.split(".")[1:2] and module.split(".")[1] in WITH_NAMES)
+        return
+    names = ast.literal_eval(found[1])
+    assert len(names) == len(set(names))
+    assert set(names) <= every

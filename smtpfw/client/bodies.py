@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import copy
 import email.policy
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from email.errors import InvalidHeaderDefect
+from email.errors import InvalidHeaderDefect, MessageError
 from email.generator import BytesGenerator
 from email.message import Message
 from io import SEEK_END, BufferedIOBase, BytesIO, StringIO, TextIOBase
@@ -32,7 +33,7 @@ from typing import Any
 from smtpfw.client.producers import octets, pieces_of_producer
 from smtpfw.interfaces import IBody
 
-__all__ = ["OutgoingBody", "addresses_of", "outgoing_body", "recipients_of", "sender_of"]
+__all__ = ["OutgoingBody", "outgoing_body", "recipients_of", "sender_of"]
 
 #: Octets (characters, of a text file) that are read from a file at a time.
 BLOCK = 64 * 1024
@@ -44,6 +45,10 @@ _VISIBLE = frozenset(
 
 #: Where two newlines of any kind meet, the header section ends: these are in CRLF CRLF, too.
 _EMPTY_LINES = (b"\n\r", b"\n\n", b"\r\r")
+
+
+#: A line end behind which the field does not go on, as it does by a blank (RFC 5322 section 2.2.3).
+_LINE_WITHIN = re.compile(rb"(?:\r\n|\r(?!\n)|\n)(?![ \t]|\Z)")
 
 
 class OutgoingBody:
@@ -261,7 +266,11 @@ class _OldPolicy(email.policy.Compat32):
             policy = email.policy.SMTPUTF8 if self.utf8 else email.policy.SMTP
             with suppress(ValueError):
                 return policy.fold_binary(name, _address_header(name, value))
-        return super().fold_binary(name, value)
+        folded = super().fold_binary(name, value)
+        if _LINE_WITHIN.search(folded):
+            # The library lets some pass: there would be another field, or those below would belong to the text.
+            raise ValueError(f"the message can't be written: a line end within {name}")
+        return folded
 
 
 def _is_binary(part: Message) -> bool:
@@ -281,7 +290,11 @@ def _octets_of_message(message: Message[Any, Any]) -> bytes:
     policy = make(linesep="\r\n", utf8=_has_utf8_addresses(sent))
     written = BytesIO()
     # Mangling is for mbox files: a line "From x" would arrive as ">From x".
-    _Generator(written, mangle_from_=False, policy=policy).flatten(sent)
+    try:
+        _Generator(written, mangle_from_=False, policy=policy).flatten(sent)
+    except MessageError as error:
+        # A line end within a field, say.
+        raise ValueError(f"the message can't be written: {error}") from None
     return written.getvalue()
 
 
@@ -327,25 +340,19 @@ def _address_header(name: str, value: Any) -> Any:
         raise ValueError(f"{name} can't be read: {text!r}") from error
 
 
-def addresses_of(message: Message[Any, Any]) -> tuple[str, list[str]]:
-    """
-    The sender and the recipients that a message names: see :func:`sender_of` and :func:`recipients_of`.
-
-    :return: addresses without names and brackets, ``local-part@domain``.
-    :raises ValueError: for each of the reasons of both.
-    """
-    return sender_of(message), recipients_of(message)
-
-
 def sender_of(message: Message[Any, Any]) -> str:
     """
     Who sends a message: its Sender, else the first of From; of a message that was resent, those of Resent.
 
+    :return: an address without name and brackets, ``local-part@domain``.
     :raises ValueError: if there is none, if the field can't be read without doubt, or if the message was resent
         several times.
     """
     prefix = _prefix(message)
     for field in ("sender", "from"):
+        if len(message.get_all(prefix + field, [])) > 1:
+            # RFC 5322 section 3.6: each at most once. Who reads the message may go by the other one.
+            raise ValueError(f"the header of the message has several fields {prefix + field}")
         if addresses := _addresses(message, {prefix + field}):
             return addresses[0]
     raise ValueError("the header of the message names no sender, neither in Sender nor in From")

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from smtpfw.client.destination import Destination
 from smtpfw.client.login import clients_of
@@ -116,12 +118,14 @@ class Connector:
 
     async def _secure(self, client: SMTPClientProtocol) -> None:
         wire = client.wire
-        if not wire.tls and self.tls != NONE and (self.tls == REQUIRED or wire.peer.offers("STARTTLS")):
+        if not wire.tls and self.tls != NONE and (self.tls == REQUIRED or wire.peer.uses("STARTTLS")):
             try:
                 await client.start_tls(self.context())
             except Refused as error:
                 if self.tls == REQUIRED:
-                    raise TLSFailed(str(error.reply.text), phase="STARTTLS", peer=wire.peer_name) from error
+                    raise TLSFailed(error.reply.text, phase="STARTTLS", peer=wire.peer_name) from error
+                if wire.is_over:
+                    raise
             else:
                 await client.hello()
         if self.tls == REQUIRED and not wire.tls_verified:
@@ -154,7 +158,9 @@ def connector_of(
     else:
         destination = where if isinstance(where, Destination) else Destination.of(where)
     if tls is None:
-        tls = _default_policy(destination, auth is not None or ca is not None)
+        tls = REQUIRED if ca is not None else _default_policy(destination, auth is not None)
+    elif ca is not None and tls in (NONE, OPPORTUNISTIC):
+        raise ValueError(f"{destination}: nobody looks at ca where tls is {tls}; leave it out, or say {REQUIRED}")
     if tls not in _POLICIES:
         raise ValueError(f"tls is one of {', '.join(_POLICIES)}, not {tls!r}")
     name = destination.name if tls_name is None else tls_name
@@ -177,7 +183,9 @@ def connector_of(
 
 
 async def _connect(destination: Destination, client: SMTPClientProtocol, reactor: Any, timeout: float) -> None:
-    connecting = connectProtocol(destination.endpoint(reactor, timeout), client)
+    factory = _OneShot()
+    factory.client = client
+    connecting = destination.endpoint(reactor, timeout).connect(factory).addErrback(_cancelled)
     if timeout:
         # Endpoints limit each attempt, not the look-up of the name, nor all attempts together.
         connecting.addTimeout(timeout, reactor)
@@ -190,6 +198,21 @@ async def _connect(destination: Destination, client: SMTPClientProtocol, reactor
     except Exception as error:
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ConnectionFailed(why, phase="CONNECT", peer=destination.text) from error
+
+
+class _OneShot(Factory):
+    """Connects one client, without a word in the log."""
+
+    noisy = False
+    client: SMTPClientProtocol
+
+    def buildProtocol(self, addr: Any) -> SMTPClientProtocol:
+        return self.client
+
+
+def _cancelled(failure: Failure) -> Failure:
+    """Endpoints have an exception of their own for it."""
+    return Failure(CancelledError()) if failure.check(ConnectingCancelledError) else failure
 
 
 def _default_policy(destination: Destination, verify: bool) -> str:

@@ -43,6 +43,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamClientEndp
 from twisted.plugin import getPlugins
 
 from smtpfw.client.hosts import bracket, is_idna, is_loopback, read_host, to_address, without_zone
+from smtpfw.client.quoting import split_quoted, unquote
 from smtpfw.wire.config import LMTP, SMTP
 
 __all__ = ["Destination"]
@@ -66,8 +67,6 @@ _MAX_PATH = 107 if sys.platform == "linux" else 103
 
 _BRACKETED = re.compile(r"\[[^\[\]]*\]")
 
-_WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
-_ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
 _NAMED = re.compile(r"((?:[^=\\]|\\.)*+)=(.*)")
 _HOST_AND_PORT = re.compile(r"(\[.*\]|[^:]*)(?::([^:]*))?")
 
@@ -342,26 +341,20 @@ def _read_arguments(prefix: str, text: str) -> dict[str, str]:
 
 def _fill(order: tuple[str, ...], text: str) -> tuple[dict[str, str], list[str]]:
     """Take arguments apart as Twisted does: by name, those without one in their order, and what is left."""
-    if not _WELL_QUOTED.fullmatch(text):
-        raise ValueError(r"the backslash at its end quotes nothing; write \\ for one")
     found: dict[str, str] = {}
     positional: list[str] = []
-    for argument in _ARGUMENT.findall(text + ":"):
+    for argument in split_quoted(text):
         named = _NAMED.fullmatch(argument)
         if named is None:
-            positional.append(_unquote(argument))
-        elif (name := _unquote(named[1])) in found:
+            positional.append(unquote(argument))
+        elif (name := unquote(named[1])) in found:
             raise ValueError(f"{name[:40]}= is given twice")
         else:
-            found[name] = _unquote(named[2])
+            found[name] = unquote(named[2])
     for name in order:
         if name not in found and positional:
             found[name] = positional.pop(0)
     return found, positional
-
-
-def _unquote(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _read_port(text: str) -> int:

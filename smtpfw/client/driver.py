@@ -91,6 +91,10 @@ class ClientDriver:
             transport.setTcpNoDelay(True)
         self._sends_at_once = can_send_at_once(transport)
         self._since = self._clock.seconds()
+        if self.wire.is_over:
+            # Somebody has closed it before it was there.
+            transport.abortConnection()
+            return
         if self.context is not None:
             self._begin_handshake()
         self._watch()
@@ -140,13 +144,26 @@ class ClientDriver:
         if not self._holding:
             self._send()
 
-    def _send(self) -> None:
+    def _send_paced(self) -> None:
+        """
+        Send what is due of a message, by the transport alone, which pauses its source.
+
+        A socket that takes all at once would never pause it, and the reactor would have no turn before the end; nor
+        does what is held back by :meth:`flush` fill a transport.
+        """
+        self._send(at_once=False)
+
+    def _sent(self) -> None:
+        """The message has been written, and need not be kept."""
+        self._pump = None
+
+    def _send(self, at_once: bool = True) -> None:
         due = self.wire.data_to_send()
         if due:
             transport = self._transport
             self._since = self._clock.seconds()
             data = due[0] if len(due) == 1 else b"".join(due)
-            if self._sends_at_once and can_send_at_once(transport):
+            if at_once and self._sends_at_once and can_send_at_once(transport):
                 data = send_at_once(transport, data)
             if data:
                 transport.write(data)
@@ -158,8 +175,7 @@ class ClientDriver:
     def send_body(self, sending: Sending) -> None:
         body = sending.message.body
         assert isinstance(body, OutgoingBody)
-        # Not by flush: what is held back there fills no transport, so nothing would ever pause the source.
-        self._pump = Pump(sending, body, self._transport, self._send)
+        self._pump = Pump(sending, body, self._transport, self._send_paced, self._sent)
         self._pump.start()
 
     def stop_body(self, sending: Sending) -> None:

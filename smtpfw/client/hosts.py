@@ -14,16 +14,20 @@ __all__ = [
     "bracket",
     "is_idna",
     "is_loopback",
+    "is_name",
     "read_host",
     "to_a_labels",
     "to_address",
+    "to_name",
     "without_zone",
 ]
 
 #: RFC 1035 section 2.3.4: of a name as text, without the dot at its end.
 _MAX_NAME = 253
+#: RFC 1034 section 3.5, and the underscores of many.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-#: Resolvers take a last label that is a number, 0x7f and all, for a part of an IPv4 address.
+#: RFC 3696 section 2: a last label is never all digits. Resolvers take one that is a number, 0x7f and all, for a part
+#: of an IPv4 address, and some answer that without DNS.
 _NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:\d+|0x[0-9a-f]*)\Z){_LABEL}")
 _ZONE = re.compile(r"[A-Za-z0-9._-]+")
 AnyIPAddress = IPv4Address | IPv6Address
@@ -51,18 +55,29 @@ def read_host(text: str) -> str:
 def _read_name(text: str) -> str:
     if " " in text:
         raise ValueError(f"there is a space in the host, {text[:80]!a}; a host is one word, as mx.example.org")
-    # The bound comes first: encoding takes quadratic time.
-    name = text.removesuffix(".") if len(text) <= _MAX_NAME + 1 else ""
-    try:
-        name = (name if name.isascii() else to_a_labels(name, uts46=True)).lower()
-    except UnicodeError:
-        name = ""
-    if len(name) > _MAX_NAME or not _NAME.fullmatch(name):
+    name = to_name(text)
+    if not name:
         raise ValueError(
             f"{text[:80]!a} is no host; a name has letters, digits, hyphens and dots, as mx.example.org, and an "
             "address is written 192.0.2.1 or [2001:db8::1]"
         )
     return name
+
+
+def to_name(text: str) -> str:
+    """A name as A-labels in lower case, without the dot at its end; empty if it is none."""
+    # The bound comes first: encoding takes quadratic time for long labels.
+    name = text.removesuffix(".") if len(text) <= _MAX_NAME + 1 else ""
+    try:
+        name = (name if name.isascii() else to_a_labels(name, uts46=True)).lower()
+    except UnicodeError:
+        return ""
+    return name if is_name(name) else ""
+
+
+def is_name(name: str) -> bool:
+    """Whether it is a name of a host in the form of :func:`to_name`."""
+    return len(name) <= _MAX_NAME and _NAME.fullmatch(name) is not None
 
 
 def to_a_labels(name: str, *, uts46: bool) -> str:
@@ -107,4 +122,5 @@ def bracket(host: str) -> str:
 
 def is_loopback(name: str) -> bool:
     address = to_address(name)
+    # A name may mean anything, but for this one (RFC 6761 section 6.3).
     return name == "localhost" if address is None else address.is_loopback

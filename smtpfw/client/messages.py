@@ -4,19 +4,15 @@ From what callers give to a message that can be sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from email.message import Message
 from typing import Any
 
 from smtpfw.client import bodies
-from smtpfw.client.addresses import AnyAddress, AnyRecipient, address_of, recipients_of
+from smtpfw.client.addresses import AnyAddress, AnyOptions, AnyRecipient, address_of, options_of, recipients_of
 from smtpfw.wire.message import OutgoingMessage
-from smtpfw.wire.parameters import Options, Parameter
 
-__all__ = ["AnyOptions", "AnyRecipients", "options_of", "outgoing_message"]
-
-#: Parameters of MAIL or RCPT: ``{RET: "HDRS"}``, or those of another transaction.
-AnyOptions = Mapping[Parameter[Any], Any] | Options | None
+__all__ = ["AnyRecipients", "outgoing_message"]
 
 AnyRecipients = AnyRecipient | Iterable[AnyRecipient]
 
@@ -39,8 +35,3 @@ def outgoing_message(
     return OutgoingMessage(
         address_of(sender), recipients_of(recipients), bodies.outgoing_body(body), options_of(options)
     )
-
-
-def options_of(options: AnyOptions) -> Options:
-    """Read parameters."""
-    return options if isinstance(options, Options) else Options.of(options or {})

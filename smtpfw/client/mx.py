@@ -20,7 +20,6 @@ better than a second try later.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
@@ -35,7 +34,7 @@ from twisted.names import dns
 from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError, ResolverError
 from twisted.python.failure import Failure
 
-from smtpfw.client.hosts import to_a_labels
+from smtpfw.client.hosts import is_name, to_name
 from smtpfw.errors import BadDestination, LookupFailed, NoRoute, NullMX
 
 __all__ = ["Hop", "look_up_mx"]
@@ -56,14 +55,6 @@ MAX_ADDRESSES = 8
 
 #: How many aliases are followed for one question; honest domains have one or two.
 MAX_ALIASES = 8
-
-#: The longest name that DNS can hold, as text without the dot at its end (RFC 1035 section 2.3.4).
-MAX_NAME = 253
-
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-#: RFC 1034 section 3.5, and the underscores of many. A last label of digits (RFC 3696 section 2: there is none) would
-#: be an IPv4 address, which some resolvers answer without DNS.
-_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}")
 
 #: What a resolver raises when it can't tell.
 _DOUBTS = (
@@ -170,24 +161,15 @@ async def _together(coroutines: Iterable[Coroutine[Deferred[Any], Any, _T]]) -> 
 
 
 def _to_name(domain: str) -> str:
-    """The name to ask DNS for: A-labels in lower case, without the dot at the end."""
-    # The bound comes first: both codecs need quadratic time for long labels.
-    name = domain.removesuffix(".") if len(domain) <= MAX_NAME + 1 else ""
-    try:
-        name = name.lower() if name.isascii() else to_a_labels(name, uts46=True).lower()
-    except UnicodeError:
-        name = ""
-    if not _is_name(name):
+    """The name to ask DNS for."""
+    name = to_name(domain)
+    if not name:
         raise BadDestination(f"{domain[:80]!a}: not a domain name")
     return name
 
 
-def _is_name(name: str) -> bool:
-    return len(name) <= MAX_NAME and _NAME.fullmatch(name) is not None
-
-
 def _from_dns(name: dns.Name) -> str:
-    """A name from an answer, comparable with those that we ask for; what is not ASCII never passes `_is_name`."""
+    """A name from an answer, comparable with those that we ask for; what is not ASCII never passes `is_name`."""
     text: str = name.name.decode("ascii", "replace")
     return text.lower().removesuffix(".")
 
@@ -231,7 +213,7 @@ def _in_order(domain: str, records: Sequence[dns.Record_MX], random: Random) -> 
     best: dict[str, int] = {}
     for preference, name in pairs:
         # A root beside others is against RFC 7505 section 3; the others count.
-        if _is_name(name):
+        if is_name(name):
             best[name] = min(preference, best.get(name, preference))
     if not best:
         raise NoRoute(f"{domain}: no mail exchanger has the name of a host")
@@ -296,7 +278,7 @@ class _LookUp:
                 if not aliases:
                     break
                 name = aliases[0]
-                if not _is_name(name):
+                if not is_name(name):
                     raise BadDestination(f"{self.domain}: an alias of what is not a name")
                 if name in seen or len(seen) > MAX_ALIASES:
                     raise LookupFailed(f"{self.domain}: a circle or too many of aliases behind it")

@@ -7,7 +7,6 @@ and none that has something to do.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -29,18 +28,24 @@ class Pools:
         self._settings = settings
         # The one that was asked for last stands last.
         self._pools: dict[Connector, Pool] = {}
-        self._closing: set[Deferred[None]] = set()
+        # Those that nobody gets any more, and that still have connections.
+        self._leaving: set[Pool] = set()
+        self._is_closed = False
 
     def of(self, connector: Connector) -> Pool:
         """
         The pool of a server; use it at once, since it is closed some time after it is last asked for.
 
+        After :meth:`close` it is one that takes nothing.
+
         :raises ValueError: as :class:`~smtpfw.client.pool.Pool`.
         """
         pool = self._pools.pop(connector, None) or Pool(connector, **self._settings)
-        self._pools[connector] = pool
-        if len(self._pools) > self._max_pools:
-            self._forget(pool)
+        if self._is_closed:
+            pool.close()
+        else:
+            self._pools[connector] = pool
+            self._forget_others(pool)
         return pool
 
     def close(self) -> Deferred[None]:
@@ -49,18 +54,28 @@ class Pools:
 
         :return: a Deferred that fires when all connections are gone.
         """
+        self._is_closed = True
         pools, self._pools = self._pools, {}
-        closing = [pool.close() for pool in pools.values()]
-        return gatherResults([*closing, *self._closing]).addCallback(lambda _: None)
+        for pool in pools.values():
+            self._let_go(pool)
+        closing = [pool.close() for pool in self._leaving]
+        return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
-    def _forget(self, wanted: Pool) -> None:
-        for connector, pool in self._pools.items():
-            if pool is not wanted and pool.unused:
-                del self._pools[connector]
-                closing = pool.close()
-                self._closing.add(closing)
-                closing.addCallback(partial(self._closed, closing))
-                return
+    def abort(self) -> None:
+        """The end of all of them at once; see :meth:`Pool.abort <smtpfw.client.pool.Pool.abort>`."""
+        self.close()
+        for pool in list(self._leaving):
+            pool.abort()
 
-    def _closed(self, closing: Deferred[None], _: None) -> None:
-        self._closing.discard(closing)
+    def _forget_others(self, wanted: Pool) -> None:
+        if len(self._pools) > self._max_pools:
+            for connector, pool in list(self._pools.items()):
+                if pool is not wanted and pool.unused:
+                    del self._pools[connector]
+                    self._let_go(pool)
+                    if len(self._pools) <= self._max_pools:
+                        return
+
+    def _let_go(self, pool: Pool) -> None:
+        self._leaving.add(pool)
+        pool.close().addCallback(lambda _: self._leaving.discard(pool))

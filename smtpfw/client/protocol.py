@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -20,11 +21,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smtpfw.client.addresses import AnyAddress, address_of
-from smtpfw.client.bodies import outgoing_body
+from smtpfw.client.addresses import AnyAddress, AnyOptions, address_of, options_of
+from smtpfw.client.bodies import OutgoingBody, outgoing_body
 from smtpfw.client.driver import ClientDriver
 from smtpfw.client.login import choose, clients_of
-from smtpfw.client.messages import AnyOptions, AnyRecipients, options_of, outgoing_message
+from smtpfw.client.messages import AnyRecipients, outgoing_message
 from smtpfw.client.own_name import hello_name
 from smtpfw.client.writer import MessageWriter
 from smtpfw.errors import BadSequence, ConnectionFailed, LocalProtocolError
@@ -43,7 +44,7 @@ from smtpfw.wire.phases import LMTP_VERBS, VERBS
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.results import RecipientResult, SendResult
 from smtpfw.wire.sending import Sending
-from smtpfw.wire.steps import BodyStep, MailStep, RcptStep, ResetStep
+from smtpfw.wire.steps import BodyStep, MailStep, QuitStep, RcptStep, ResetStep, VerifyStep
 from smtpfw.wire.transaction import Recipient
 from smtpfw.wire.transcript import Transcript
 
@@ -163,8 +164,6 @@ class SMTPClientProtocol(Protocol):
             :class:`~smtpfw.client.writer.MessageWriter`: write to it, and wait for its ``finish()``.
         :return: a Deferred of the peer's answer.
         """
-        if self.lmtp:
-            return fail(BadSequence("In LMTP each recipient has an answer: use lmtp_data"))
         return MessageWriter(self._data) if body is None else self._data(body)
 
     def lmtp_data(
@@ -203,8 +202,7 @@ class SMTPClientProtocol(Protocol):
 
         :return: what the peer says; None for 252, by which it says neither yes nor no.
         """
-        line = f"VRFY {text}" if text.isascii() else f"VRFY {text} SMTPUTF8"
-        answer = self._try(lambda done: Command(_octets(line), done))
+        answer = self._try(lambda done: VerifyStep(text, done))
         return answer.addCallback(lambda reply: None if reply.code == 252 else reply)
 
     def command(self, line: str | bytes) -> Deferred[Reply]:
@@ -224,7 +222,7 @@ class SMTPClientProtocol(Protocol):
             self.wire.close()
             return reply
 
-        return self._ask(lambda done: Command(b"QUIT\r\n", done)).addCallback(over)
+        return self._ask(QuitStep).addCallback(over)
 
     def close(self) -> None:
         """Close without a word; whoever waits for something gets a ConnectionFailed."""
@@ -266,7 +264,8 @@ class SMTPClientProtocol(Protocol):
                 mechanisms=wire.peer.facts.get("AUTH", ()),
                 channel_bindings=channel_bindings(self.transport, client=True),
             )
-            return choose(clients, info)
+            # Copies: others may log in at the same time, and an exchange keeps what was said in it.
+            return choose([copy(client) for client in clients], info)
 
         return self._ask(lambda done: AuthExchange(choice, done))
 
@@ -298,7 +297,13 @@ class SMTPClientProtocol(Protocol):
         return self._try(lambda done: Sending(outgoing_message(sender, recipients, body, options), done))
 
     def send_message(self, message: OutgoingMessage) -> Deferred[SendResult]:
-        """The same, for a message that has been made already."""
+        """
+        The same, for a message that has been made already.
+
+        :raises TypeError: for a message whose body nobody could read: :func:`~smtpfw.client.outgoing_body` makes one.
+        """
+        if not isinstance(message.body, OutgoingBody):
+            return fail(TypeError(f"the body of a message is an OutgoingBody, not {type(message.body).__name__}"))
         return self._ask(lambda done: Sending(message, done))
 
     def when_ready(self, call: Callable[[], None]) -> None:
@@ -325,6 +330,8 @@ class SMTPClientProtocol(Protocol):
             _tell(answer, result)
 
     def _data(self, body: Any) -> Deferred[Reply | None]:
+        if self.lmtp:
+            return fail(BadSequence("In LMTP each recipient has an answer: use lmtp_data"))
         return self._body(body).addCallback(lambda result: result.reply)
 
     def _body(self, body: Any) -> Deferred[SendResult]:

@@ -35,15 +35,24 @@ class Pump:
     :param body: has it.
     :param transport: paces it.
     :param flush: called when there is something to send.
+    :param sent: called when all of it has been written.
 
     :ivar waits_for_peer: whether it is the peer that does not take more; else it is the source that gives nothing.
     """
 
-    def __init__(self, sending: Sending, body: OutgoingBody, transport: Any, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        body: OutgoingBody,
+        transport: Any,
+        flush: Callable[[], None],
+        sent: Callable[[], None],
+    ) -> None:
         self._sending = sending
         self._body = body
         self._transport = transport
         self._flush = flush
+        self._sent = sent
         self._paused = False
         self._stopped = False
         self._room: Deferred[None] | None = None
@@ -97,6 +106,7 @@ class Pump:
         if not self._stopped:
             self._stopped = True
             self._transport.unregisterProducer()
+            self._sent()
             self._sending.finish_body()
             self._flush()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from smtpfw.client.addresses import AnyAddress
+from smtpfw.client.addresses import AnyAddress, AnyOptions
 from smtpfw.client.connecting import Connector, Where, connector_of
-from smtpfw.client.messages import AnyOptions, AnyRecipients, outgoing_message
+from smtpfw.client.messages import AnyRecipients, outgoing_message
 from smtpfw.client.protocol import SMTPClientProtocol
 from smtpfw.errors import ClientError
 from smtpfw.wire.message import OutgoingMessage
@@ -64,14 +64,18 @@ async def _send(connector: Connector, message: OutgoingMessage, reactor: Any) ->
 
 
 async def _leave(client: SMTPClientProtocol) -> None:
-    """Say goodbye; what comes of it changes nothing."""
-    if not client.wire.is_over:
-        try:
+    """
+    Say goodbye; what comes of it changes nothing.
+
+    Whoever does not want to wait for it hears all the same what became of the message: else it would be sent again.
+    """
+    try:
+        if not client.wire.is_over:
             await client.quit()
-        except ClientError:
-            client.close()
-        except CancelledError:
-            client.close()
-            raise
-    # Whoever has an answer has no connection left behind it.
-    await client.disconnected
+    except (ClientError, CancelledError):
+        client.close()
+    try:
+        # Whoever has an answer has no connection left behind it.
+        await client.disconnected
+    except CancelledError:
+        client.close()

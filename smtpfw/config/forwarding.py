@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from smtpfw.client.quoting import split_quoted, unquote
 from smtpfw.config import arguments
 from smtpfw.config.listeners import Listener, trusted_by_default
 from smtpfw.config.settings import nearest
@@ -40,10 +41,6 @@ __all__ = [
 #: Among the defaults of a relay: False where routes ask who the client is.
 GUARDED = "guarded"
 
-# As Twisted takes strings apart, but with the backslashes left in.
-_ARGUMENT = re.compile(r"((?:[^:\\]|\\.)*+):")
-_PLACE = re.compile(r"((?:[^,\\]|\\.)*+),")
-_WELL_QUOTED = re.compile(r"(?:[^\\]|\\.)*+")
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.*)")
 
 #: Arguments that destinations have themselves.
@@ -92,12 +89,14 @@ def read_string(plugin: BackendPlugin, text: str) -> tuple[dict[str, object], li
     :return: the settings, and the next hops.
     :raises ConfigError: for a name or a value that can't be used.
     """
-    if not _WELL_QUOTED.fullmatch(text):
-        raise ConfigError("a backslash at the end quotes nothing; write two for one")
+    try:
+        words = split_quoted(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     settings = plugin.parameters or {}
     rest: list[str] = []
     given: dict[str, str] = {}
-    for argument in _ARGUMENT.findall(f"{text}:"):
+    for argument in words:
         named = _NAMED.fullmatch(argument)
         if named is None or named[1] in _OF_DESTINATIONS:
             rest.append(argument)
@@ -108,8 +107,8 @@ def read_string(plugin: BackendPlugin, text: str) -> tuple[dict[str, object], li
             raise ConfigError(f"{plugin.name} takes no {name}={near} (it takes {', '.join(settings)})")
         if name in given:
             raise ConfigError(f"{name}= is given twice")
-        given[name] = re.sub(r"\\(.)", r"\1", named[2])
-    places = [place for place in _PLACE.findall(":".join(rest) + ",") if place]
+        given[name] = unquote(named[2])
+    places = [place for place in split_quoted(":".join(rest), ",") if place]
     return arguments.read_table(plugin, given), places
 
 

@@ -14,7 +14,6 @@ import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -24,6 +23,7 @@ from twisted.plugin import getPlugins
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from smtpfw.client.hosts import is_loopback
 from smtpfw.config.places import Place
 from smtpfw.config.settings import nearest
 from smtpfw.config.sockets import Binder, BoundSocket, Inheritor, Switch
@@ -239,15 +239,7 @@ def _kind(listener: Listener) -> str:
     if description.prefix == "unix":
         return "unix"
     interface = description.named.get("interface", "".join(description.positional[1:2]))
-    return "loopback" if description.prefix in _INTERNET and _is_loopback(interface) else "elsewhere"
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return ip_address(interface).is_loopback
-    except ValueError:
-        # A name may mean anything, but for this one (RFC 6761 section 6.3).
-        return interface == "localhost"
+    return "loopback" if description.prefix in _INTERNET and is_loopback(interface) else "elsewhere"
 
 
 def _missing_arguments(description: Description) -> str:

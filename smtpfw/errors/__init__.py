@@ -10,6 +10,8 @@ from smtpfw.errors.client import (
     Refused,
     TimedOut,
     TLSFailed,
+    TooLargeForPeer,
+    TooManyForPeer,
     UnknownOutcome,
 )
 from smtpfw.errors.faults import (
@@ -108,7 +110,9 @@ __all__ = [
     "TLSFailed",
     "TLSRequired",
     "TimedOut",
+    "TooLargeForPeer",
     "TooManyErrors",
+    "TooManyForPeer",
     "TooManyRecipients",
     "TransactionFailed",
     "TryAgainLater",

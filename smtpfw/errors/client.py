@@ -17,10 +17,39 @@ from __future__ import annotations
 from typing import Any
 
 from smtpfw.errors.faults import RemoteProtocolError
-from smtpfw.errors.refusals import ENHANCED_CODE_NOT_SET, SMTPError
+from smtpfw.errors.refusals import (
+    ENHANCED_CODE_NOT_SET,
+    DataTooLarge,
+    NamedSMTPError,
+    SMTPError,
+    TooManyRecipients,
+)
+
+__all__ = [
+    "BrokenPeer",
+    "ClientError",
+    "ConnectionFailed",
+    "ExtensionMissing",
+    "Refused",
+    "TLSFailed",
+    "TimedOut",
+    "TooLargeForPeer",
+    "TooManyForPeer",
+    "UnknownOutcome",
+]
 
 #: RFC 5321 section 4.5.3.1.10: 552 to RCPT means that there were too many, as 452 does.
 _TOO_MANY = 552
+
+
+#: Characters of what a peer says that stand in an error. Refusals have one line of them, seldom three.
+_MAX_SHOWN = 500
+
+
+def _in_one_line(text: str) -> str:
+    """On one line, printable, and not too long: it goes into logs, and what it says may be the peer's choice."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[:_MAX_SHOWN])
+    return f"{shown} ..." if len(text) > _MAX_SHOWN else shown
 
 
 class ClientError(Exception):
@@ -49,7 +78,7 @@ class ClientError(Exception):
 
     def __str__(self) -> str:
         where = f"{self.phase}: " if self.phase else ""
-        return f"{self.peer or 'the peer'}: {where}{self.args[0]}"
+        return f"{self.peer or 'the peer'}: {where}{_in_one_line(str(self.args[0]))}"
 
 
 class Refused(ClientError, SMTPError):
@@ -71,8 +100,7 @@ class Refused(ClientError, SMTPError):
         return self.code < 500 or (self.code == _TOO_MANY and self.phase == "RCPT")
 
     def __str__(self) -> str:
-        # On one line, and printable: it goes into logs, and what it says is the peer's choice.
-        said = "".join(sign if sign.isprintable() else " " for sign in SMTPError.__str__(self))
+        said = _in_one_line(SMTPError.__str__(self))
         return f"{self.peer or 'the peer'} refused {self.phase or 'the connection'}: {said}"
 
 
@@ -107,6 +135,32 @@ class ExtensionMissing(ClientError, SMTPError):
 
     def __str__(self) -> str:
         return f"{self.peer or 'the peer'}: {self.message}"
+
+
+class _Beforehand(ClientError):
+    """What a peer has said of itself is in the way; nothing has been sent."""
+
+    message: str
+
+    def __init__(self, message: str | None = None) -> None:
+        NamedSMTPError.__init__(self, message)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return f"{self.peer or 'the peer'}: {self.message}"
+
+
+class TooLargeForPeer(_Beforehand, DataTooLarge):
+    """The message has more octets than the peer takes, by its SIZE; nothing of it has been sent."""
+
+    phase = "MAIL"
+    temporary = SMTPError.temporary
+
+
+class TooManyForPeer(_Beforehand, TooManyRecipients):
+    """The message has more recipients than the peer takes at a time, by its LIMITS; this one was not said."""
+
+    phase = "RCPT"
+    temporary = SMTPError.temporary
 
 
 class ConnectionFailed(ClientError):

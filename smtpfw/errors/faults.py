@@ -4,6 +4,8 @@ What can go wrong and is no reply: broken rules, messages without an end, settin
 
 from __future__ import annotations
 
+__all__ = ["ConfigError", "DataReset", "LocalProtocolError", "ProtocolError", "RemoteProtocolError"]
+
 
 class DataReset(Exception):
     """

@@ -18,6 +18,48 @@ from typing import Any, NamedTuple
 
 from smtpfw.codes import standard_text
 
+__all__ = [
+    "ENHANCED_CODE_NOT_SET",
+    "NO_ENHANCED_CODE",
+    "AddressDenied",
+    "AuthCancelled",
+    "AuthFailed",
+    "AuthMalformed",
+    "AuthRequired",
+    "AuthUnavailable",
+    "AuthUnsupported",
+    "BadDestination",
+    "BadRecipientSyntax",
+    "BadSenderSyntax",
+    "BadSequence",
+    "DataTooLarge",
+    "EncryptionRequired",
+    "EnhancedCode",
+    "ForwardingFailed",
+    "IdleTimeout",
+    "InsufficientStorage",
+    "LineTooLong",
+    "LookupFailed",
+    "MailboxUnavailable",
+    "MalformedLines",
+    "MechanismUnknown",
+    "NamedSMTPError",
+    "NoRoute",
+    "NullMX",
+    "RateExceeded",
+    "RelayDenied",
+    "SMTPError",
+    "SenderDenied",
+    "ServiceNotAvailable",
+    "SyntaxProblem",
+    "TLSRequired",
+    "TooManyErrors",
+    "TooManyRecipients",
+    "TransactionFailed",
+    "TryAgainLater",
+    "UnknownParameter",
+]
+
 
 class EnhancedCode(NamedTuple):
     """

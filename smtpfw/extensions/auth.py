@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.server import ServerConnection
 
+__all__ = ["AUTH", "FAILURE_DELAY", "MAX_LINE", "Auth", "AuthExchange"]
+
 #: RFC 4954 section 4: octets of a line of the exchange, its CRLF included.
 MAX_LINE = 12_288
 
@@ -322,7 +324,7 @@ class AuthExchange(Exchange):
         self._error: Exception | None = None
 
     def begin(self, connection: ClientConnection) -> None:
-        if not connection.peer.offers("AUTH"):
+        if not connection.peer.uses("AUTH"):
             # To go on without would look as if the credentials had been accepted.
             raise LocalProtocolError(f"{connection.peer_name}: the server offers no AUTH")
         self._client, self._name, initial = self._choose(connection)

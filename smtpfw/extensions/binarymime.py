@@ -37,7 +37,7 @@ class BinaryMIME(Extension):
         self, connection: ClientConnection, message: OutgoingMessage, fact: Any, parameters: dict[str, str | None]
     ) -> None:
         if message.body.binary or parameters.get("BODY") == "BINARYMIME":
-            if not connection.peer.offers("CHUNKING"):
+            if not connection.peer.uses("CHUNKING"):
                 # It can't mean what it offers (RFC 3030 section 3): by DATA the octets would not stay as they are.
                 raise ExtensionMissing("CHUNKING", "the message is binary", enhanced_code=(5, 6, 3))
             parameters["BODY"] = "BINARYMIME"

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.sending import Sending
     from smtpfw.wire.server import ServerConnection
 
+__all__ = ["ChunkTransfer", "Chunking"]
+
 
 class _Chunk:
     """Reads the octets of one chunk into the message, and answers."""

@@ -21,6 +21,8 @@ from smtpfw.wire.dialect import Extension
 from smtpfw.wire.grammar import decode_xtext, encode_xtext
 from smtpfw.wire.parameters import Parameter
 
+__all__ = ["DSN", "ENVID", "MAX_ENVID", "MAX_ORCPT", "NOTIFY", "ORCPT", "RET", "OriginalRecipient"]
+
 #: Octets of an encoded value that everybody has to take (RFC 3461 section 5.4); nobody is asked for more.
 MAX_ENVID = 100
 MAX_ORCPT = 500

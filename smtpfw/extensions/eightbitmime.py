@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.message import OutgoingMessage
 
+__all__ = ["BODY", "EightBitMIME"]
+
 _WHY = "the message has octets over 127"
 
 #: What kind of body the client declared.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from smtpfw.wire.dialect import Extension
 
+__all__ = ["EnhancedStatusCodes"]
+
 
 class EnhancedStatusCodes(Extension):
     keyword = "ENHANCEDSTATUSCODES"

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smtpfw.errors import ConfigError, SMTPError, TooManyRecipients
+from smtpfw.errors import ConfigError, SMTPError, TooManyForPeer, TooManyRecipients
 from smtpfw.wire.dialect import Extension
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.parameters import Options
     from smtpfw.wire.server import ServerConnection
     from smtpfw.wire.transaction import Recipient
+
+__all__ = ["MAX_LIMIT", "Limits", "StatedLimits", "format_limits", "parse_limits"]
 
 #: RFC 9422 section 4: a limit has six digits at most.
 MAX_LIMIT = 999_999
@@ -124,4 +126,4 @@ class Limits(Extension):
     def refuse_recipient(self, index: int, recipient: Recipient, fact: Any) -> SMTPError | None:
         if fact is None or not 0 < fact.max_recipients <= index:
             return None
-        return TooManyRecipients(f"The next server takes {fact.max_recipients} recipients of a message")
+        return TooManyForPeer(f"The next server takes {fact.max_recipients} recipients of a message")

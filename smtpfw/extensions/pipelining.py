@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from smtpfw.wire.dialect import Extension
 
+__all__ = ["Pipelining"]
+
 
 class Pipelining(Extension):
     keyword = "PIPELINING"

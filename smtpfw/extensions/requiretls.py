@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.server import ServerConnection
 
+__all__ = ["REQUIRETLS", "RequireTLS"]
+
 #: Whether the client asked for it; ``options.require_tls`` is the same.
 REQUIRETLS = Parameter.flag("REQUIRETLS")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from smtpfw.errors import DataTooLarge
+from smtpfw.errors import DataTooLarge, TooLargeForPeer
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.parameters import Options, Parameter
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.grammar import Address
     from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.server import ServerConnection
+
+__all__ = ["SIZE", "Size"]
 
 #: RFC 1870 section 3: size-value is 1 to 20 digits.
 MAX_DIGITS = 20
@@ -61,5 +63,5 @@ class Size(Extension):
         if size is None:
             return
         if 0 < fact < size:
-            raise DataTooLarge(f"The next server takes {fact} octets, and the message has {size}")
+            raise TooLargeForPeer(f"The next server takes {fact} octets, and the message has {size}")
         parameters["SIZE"] = str(size)

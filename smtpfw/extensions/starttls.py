@@ -67,7 +67,7 @@ class StartTLSExchange(Exchange):
     def begin(self, connection: ClientConnection) -> None:
         if connection.tls:
             raise BadSequence("TLS is on already")
-        if not connection.peer.offers("STARTTLS"):
+        if not connection.peer.uses("STARTTLS"):
 
             def failed() -> TLSFailed:
                 return TLSFailed("it does not offer STARTTLS", phase=self.phase, peer=connection.peer_name)

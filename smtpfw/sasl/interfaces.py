@@ -81,7 +81,12 @@ class ISASLServerFactory(Interface):
 
 
 class ISASLClient(Interface):
-    """The client's side of a mechanism, with the credentials in it. ``start`` begins it anew."""
+    """
+    The client's side of a mechanism, with the credentials in it.
+
+    Each exchange has a copy (:func:`copy.copy`) of its own, and begins it with ``start``: several connections log in at
+    the same time.
+    """
 
     def start(server_info: ServerInfo) -> tuple[str, bytes | None]:
         """

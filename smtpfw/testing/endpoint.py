@@ -18,6 +18,8 @@ from zope.interface import implementer
 from smtpfw.testing.link import Joined, outcome_of
 from smtpfw.testing.memory import HOST, PEER
 
+__all__ = ["MemoryEndpoint"]
+
 
 @implementer(IStreamClientEndpoint)
 class MemoryEndpoint:

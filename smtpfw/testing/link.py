@@ -22,6 +22,8 @@ from smtpfw.testing.memory import HOST, PEER
 from smtpfw.testing.stream import StreamTransport
 from smtpfw.testing.tls import TLSStreamTransport
 
+__all__ = ["Joined", "joined", "outcome_of"]
+
 
 def joined(
     client: IProtocol,

@@ -13,6 +13,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
+__all__ = ["HOST", "PEER", "MemoryClient", "MemoryTransport"]
+
 PEER = IPv4Address("TCP", "192.0.2.1", 54321)
 HOST = IPv4Address("TCP", "192.0.2.2", 25)
 

@@ -29,6 +29,8 @@ from smtpfw.testing.memory import HOST
 from smtpfw.testing.script import Expected, Message, Step, matches, octets, shown
 from smtpfw.testing.tls import TLSStreamTransport
 
+__all__ = ["MemoryServer", "ScriptedConnection", "ScriptedPeer"]
+
 
 @implementer(IHalfCloseableProtocol)
 class _Recorder(Protocol):

@@ -15,6 +15,8 @@ from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.transaction import Recipient
 
+__all__ = ["RecordedMessage", "RecordingBackend", "RecordingSession"]
+
 
 @dataclass(slots=True)
 class RecordedMessage:

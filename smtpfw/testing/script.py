@@ -17,6 +17,21 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from smtpfw.testing.peers import ScriptedConnection
 
+__all__ = [
+    "MESSAGE",
+    "Expected",
+    "Message",
+    "Step",
+    "abort",
+    "close",
+    "endless",
+    "matches",
+    "octets",
+    "shown",
+    "silence",
+    "starttls",
+]
+
 
 class Message:
     """See :data:`MESSAGE`."""

@@ -23,6 +23,8 @@ from zope.interface import implementer
 
 from smtpfw.testing.memory import MemoryTransport
 
+__all__ = ["ROOM", "StreamTransport"]
+
 #: Octets that may wait before a producer is paused; as in twisted.internet.abstract.FileDescriptor.
 ROOM = 65536
 

@@ -23,6 +23,8 @@ from zope.interface import directlyProvides, implementer
 
 from smtpfw.testing.stream import StreamTransport
 
+__all__ = ["TLSStreamTransport", "tls_client", "tls_server"]
+
 
 class _Layer(TLSMemoryBIOFactory):
     """Makes TLS layers that collect nothing."""

@@ -88,6 +88,7 @@ class ClientConnection:
     :ivar mechanism: of SASL, by which we have authenticated; empty before.
     :ivar transaction: the one that was begun by MAIL, for messages whose steps are asked for one by one.
     :ivar needs_reset: whether the peer has a transaction open that was given up.
+    :ivar stepping: whether it may have one open that is made step by step.
     :ivar transcript: where the dialog is written down; None for nowhere.
     :ivar wants_ready: whether the driver wants to hear of it when something else could be sent.
     :ivar replies: how many have come.
@@ -97,7 +98,8 @@ class ClientConnection:
     __slots__ = (
         "_begun", "_buffer", "_due", "_introduced", "_octets", "_reader", "_running", "_turn", "_waiting", "config",
         "driver", "extensions", "hello_name", "is_over", "lmtp", "mechanism", "needs_reset", "over", "peer",
-        "peer_name", "pipelining", "replies", "tls", "tls_verified", "transaction", "transcript", "wants_ready",
+        "peer_name", "pipelining", "replies", "stepping", "tls", "tls_verified", "transaction",
+        "transcript", "wants_ready",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +127,7 @@ class ClientConnection:
         self.pipelining = False
         self.transaction: Transaction | None = None
         self.needs_reset = False
+        self.stepping = False
         self.over: ClientError | None = None
         self.is_over = False
         self.replies = 0
@@ -205,6 +208,8 @@ class ClientConnection:
         """Whoever asked does not want to know any more."""
         if exchange in self._waiting:
             self._waiting.remove(exchange)
+            if isinstance(exchange, Hello):
+                self._introduced = self.peer is not NOBODY
         else:
             exchange.cancel()
 
@@ -222,9 +227,11 @@ class ClientConnection:
                             break
                     else:
                         break
-                if self._waiting[0].alone and self._begun:
+                first = self._waiting[0]
+                # A transaction that is made step by step may be open: whether it is will be seen by the replies.
+                if self._begun and (first.alone or (first.whole and self.stepping)):
                     break
-                if self.needs_reset and self._waiting[0].needs_reset:
+                if self.needs_reset and first.needs_reset:
                     self.needs_reset = False
                     self._waiting.appendleft(Command(_RSET, self._reset))
                 exchange = self._waiting.popleft()
@@ -233,8 +240,10 @@ class ClientConnection:
                 try:
                     exchange.begin(self)
                 except Exception as error:
-                    self._begun.remove(exchange)
-                    exchange.fail(error)
+                    if exchange in self._begun:
+                        # What it told others may have ended the connection.
+                        self._begun.remove(exchange)
+                    exchange.fail(self.by_us(error))
         finally:
             self._running = False
 
@@ -273,7 +282,7 @@ class ClientConnection:
         self.tls = True
         self.peer = NOBODY
         self.mechanism = ""
-        self.pipelining = self._introduced = False
+        self.pipelining = self._introduced = self.stepping = False
         self.transaction = None
         self._buffer.clear()
         if self._waiting and self._waiting[0].needs_hello:
@@ -323,10 +332,10 @@ class ClientConnection:
         """The peer has answered EHLO."""
         self.peer = peer
         self._introduced = True
-        self.pipelining = self.config.pipelining and (self.lmtp or peer.offers("PIPELINING"))
+        self.pipelining = self.config.pipelining and (self.lmtp or peer.uses("PIPELINING"))
         # RFC 5321 section 4.1.4: EHLO ends what was under way.
         self.transaction = None
-        self.needs_reset = False
+        self.needs_reset = self.stepping = False
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over without a last reply."""
@@ -382,9 +391,15 @@ class ClientConnection:
             exchange.fail(self._too_late())
 
     def _too_late(self, phase: str = "") -> ConnectionFailed:
-        why = f"the connection is over ({self.over.args[0]})" if self.over is not None else "the connection is over"
+        why = f"the connection is over ({self.over})" if self.over is not None else "the connection is over"
         error = ConnectionFailed(why, phase=phase, peer=self.peer_name)
         error.__cause__ = self.over
+        return error
+
+    def by_us(self, error: Exception) -> Exception:
+        """What is in the way of something that was asked: of this peer, and before it was said."""
+        if isinstance(error, ClientError):
+            error.peer = error.peer or self.peer_name
         return error
 
     def _reset(self, result: object) -> None:

@@ -54,6 +54,8 @@ class Exchange:
     alone = False
     #: Whether a transaction of the peer's that was given up has to be reset first.
     needs_reset = False
+    #: Whether it is a transaction of its own, from its beginning to its end.
+    whole = False
 
     def __init__(self, phase: str, done: Done) -> None:
         self.phase = phase
@@ -200,7 +202,7 @@ class Hello(Exchange):
         def refused() -> Refused:
             return Refused(reply, phase=self.phase, peer=connection.peer_name)
 
-        self.finish(refused())
-        # Nothing that was to follow can be said now.
+        # Nothing that was to follow can be said now; who hears of the error may ask for something else.
         connection.cancel_waiting(refused)
+        self.finish(refused())
         return True

@@ -77,6 +77,10 @@ class Peer:
         """Whether an extension is offered."""
         return keyword in self.arguments
 
+    def uses(self, keyword: str) -> bool:
+        """Whether it is offered, and the client has it: leaving it out turns it off."""
+        return keyword in self.facts
+
     def mail_parameters(self, connection: ClientConnection, message: OutgoingMessage) -> Mapping[str, str | None]:
         """
         The parameters of MAIL: those that were asked for, and those that the content needs.
@@ -145,8 +149,8 @@ class Peer:
                 continue
             try:
                 parameters[keyword] = parameter.format(value)
-            except ValueError as error:
-                raise LocalProtocolError(f"{keyword} {error}") from None
+            except (ValueError, TypeError, AttributeError) as error:
+                raise LocalProtocolError(f"{keyword} can't be {value!r}: {error}") from None
         return parameters
 
     def _not_offered(self, where: str, keyword: str, value: Any) -> Exception:

@@ -63,6 +63,8 @@ class Sending(Exchange):
         "message", "results",
     )  # fmt: skip
 
+    whole = True
+
     def __init__(self, message: OutgoingMessage, done: Done) -> None:
         super().__init__("MAIL", done)
         self.message = message
@@ -90,7 +92,7 @@ class Sending(Exchange):
         self._take: Callable[[Sending, Reply], bool] = Sending._mail_reply
         if connection.needs_reset or connection.transaction is not None:
             # Somebody has given up a transaction, or begun one step by step and left it.
-            connection.needs_reset = False
+            connection.needs_reset = connection.stepping = False
             connection.transaction = None
             lines.insert(0, _RSET)
             self.phase = "RSET"
@@ -122,7 +124,7 @@ class Sending(Exchange):
             if error is None:
                 named.append(result)
             else:
-                result.error = error
+                result.error = connection.by_us(error)
         return lines
 
     def _choose_transfer(self, connection: ClientConnection) -> Transfer:
@@ -133,6 +135,7 @@ class Sending(Exchange):
         self._connection = connection
         self._transfer = self._choose_transfer(connection)
         connection.transaction = None
+        connection.stepping = False
         self._accepted = accepted
         self._recipients_answered()
 
@@ -169,12 +172,15 @@ class Sending(Exchange):
     def _rcpt_reply(self, reply: Reply) -> bool:
         result = self._named[self._index]
         self._index += 1
-        result.reply = reply
         code = reply.code
+        if self._error is None:
+            result.reply = reply
         if code < 300:
             self._accepted.append(result)
         elif code >= 400:
-            result.error = self._refused(reply)
+            if self._error is None:
+                # Else MAIL was refused: that is what this recipient has to hear of, and not that MAIL is missing.
+                result.error = self._refused(reply)
             if code == 421:
                 # The connection ends here, so nothing else is said.
                 return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smtpfw.errors import BadSequence, LocalProtocolError
+from smtpfw.errors import BadSequence, ExtensionMissing, LocalProtocolError
 from smtpfw.wire.commands import format_mail, format_rcpt
 from smtpfw.wire.exchange import Command, Done
 from smtpfw.wire.grammar import NULL_SENDER, Address
@@ -27,7 +27,7 @@ from smtpfw.wire.transaction import Recipient, Transaction
 if TYPE_CHECKING:
     from smtpfw.wire.client import ClientConnection
 
-__all__ = ["BodyStep", "MailStep", "RcptStep", "ResetStep"]
+__all__ = ["BodyStep", "MailStep", "QuitStep", "RcptStep", "ResetStep", "VerifyStep"]
 
 
 class MailStep(Command):
@@ -45,6 +45,14 @@ class MailStep(Command):
         # Nobody knows the message yet.
         message = OutgoingMessage(self._sender, (), options=self._options)
         return format_mail(self._sender, connection.peer.mail_parameters(connection, message))
+
+    def begin(self, connection: ClientConnection) -> None:
+        super().begin(connection)
+        connection.stepping = True
+
+    def receive(self, connection: ClientConnection, reply: Reply) -> bool:
+        connection.stepping = reply.code < 300 or connection.transaction is not None
+        return super().receive(connection, reply)
 
     def accepted(self, connection: ClientConnection, reply: Reply) -> None:
         connection.transaction = Transaction("", self._sender, self._options)
@@ -81,7 +89,32 @@ class ResetStep(Command):
 
     def accepted(self, connection: ClientConnection, reply: Reply) -> None:
         connection.transaction = None
-        connection.needs_reset = False
+        connection.needs_reset = connection.stepping = False
+
+
+class VerifyStep(Command):
+    """VRFY; what is not ASCII needs SMTPUTF8 (RFC 6531 section 3.7.4.2)."""
+
+    __slots__ = ("_ascii",)
+
+    def __init__(self, text: str, done: Done) -> None:
+        self._ascii = text.isascii()
+        super().__init__(f"VRFY {text}{'' if self._ascii else ' SMTPUTF8'}\r\n".encode(), done)
+
+    def line(self, connection: ClientConnection) -> bytes:
+        if not (self._ascii or connection.peer.uses("SMTPUTF8")):
+            raise ExtensionMissing("SMTPUTF8", "the name is not ASCII")
+        return super().line(connection)
+
+
+class QuitStep(Command):
+    """QUIT, for which nobody has to be introduced."""
+
+    __slots__ = ()
+    needs_hello = False
+
+    def __init__(self, done: Done) -> None:
+        super().__init__(b"QUIT\r\n", done)
 
 
 class BodyStep(Sending):
@@ -94,6 +127,7 @@ class BodyStep(Sending):
     __slots__ = ()
 
     alone = True
+    whole = False
 
     def __init__(self, content: Content, done: Done) -> None:
         super().__init__(OutgoingMessage(NULL_SENDER, (), content), done)
@@ -106,6 +140,9 @@ class BodyStep(Sending):
         if content.binary and transaction.options.body != "BINARYMIME":
             # RFC 3030 section 3: the peer would take it for lines of text.
             raise LocalProtocolError("the message is binary, and MAIL did not say so: give it BODY=BINARYMIME")
+        if content.utf8_header and not transaction.options.utf8:
+            # RFC 6531 section 3.2.
+            raise LocalProtocolError("the header of the message is UTF-8, and MAIL did not say so: give it SMTPUTF8")
         self.message = OutgoingMessage(transaction.sender, transaction.recipients, content, transaction.options)
         connection.peer.check_content(self.message)
         self.results = [RecipientResult(recipient) for recipient in transaction.recipients]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -130,7 +131,7 @@ class FilterTests(TestCase):
         (block,) = (block for block in blocks(PAGE, "python") if "FilterBackend(judge" in block)
         names: dict[str, Any] = {}
         exec(block, names)
-        folder = self.mktemp()
+        folder = self.enterContext(TemporaryDirectory(prefix="smtpfw-"))
         made = names["make"]("10.0.0.2:10026", folder)
         self.assertTrue(made.relays)
         backend = FilterBackend(made.judge, self.target, self.quarantine)
@@ -151,8 +152,7 @@ class FilterTests(TestCase):
 
     def test_the_configuration_that_the_page_shows(self) -> None:
         (block,) = (block for block in blocks(PAGE, "toml") if "content_filter" in block)
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        folder = Path(self.enterContext(TemporaryDirectory(prefix="smtpfw-")))
         block = block.replace('python_path = "."', f'python_path = "{ROOT}"').replace("./Quarantine", str(folder))
         plan = plan_of_file(folder / "smtpfw.toml", block)
         (delivery,) = plan.deliveries

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -249,3 +251,39 @@ def test_lmtp() -> None:
     assert isinstance(client, LMTPClientProtocol)
     # Nobody sits on that line, so credentials may cross it.
     assert client.name == "localhost"
+
+
+# -- giving up while it connects, as Twisted's endpoints tell it ---------------------------------------
+
+
+@implementer(IStreamClientEndpoint)
+class NeverConnects:
+    def connect(self, factory: object) -> Deferred[object]:
+        return Deferred(
+            lambda deferred: deferred.errback(ConnectingCancelledError(IPv4Address("TCP", "192.0.2.1", 25)))
+        )
+
+
+def test_cancelled_while_it_connects() -> None:
+    found: list[object] = []
+    deferred = connect(NeverConnects(), reactor=Clock())
+    deferred.addErrback(lambda failure: found.append(failure.type))
+    deferred.cancel()
+    assert found == [CancelledError]
+
+
+def test_late_while_it_connects() -> None:
+    found: list[BaseException] = []
+    clock = Clock()
+    deferred = connect(NeverConnects(), config=ClientConfig(hello_name="me.test", connect_timeout=9), reactor=clock)
+    deferred.addErrback(lambda failure: found.append(failure.value))
+    clock.advance(9)
+    (error,) = found
+    assert isinstance(error, TimedOut) and error.phase == "CONNECT"
+
+
+def test_authorities_that_nobody_would_look_at() -> None:
+    for policy in ("none", "opportunistic"):
+        with pytest.raises(ValueError, match="nobody looks at ca"):
+            connector_of("mail.example.org", tls=policy, ca="ca.pem")
+    assert connector_of("localhost", ca="ca.pem").tls == "required"

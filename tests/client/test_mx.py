@@ -385,11 +385,17 @@ class NameTests(Case):
             self.assertEqual(hosts(self.look_up("Bücher.example.", zone)), ["xn--bcher-kva.example"])
             self.refusal(BadDestination, "bü" * 40 + ".example", {})
 
+    def test_hosts_that_are_addresses_in_disguise(self) -> None:
+        zone = {"example.org": [mx(1, "0x7f.1"), mx(2, "127.0.0.0x1"), mx(3, "mx.org")], "mx.org": [a("192.0.2.1")]}
+        self.assertEqual(hosts(self.look_up("example.org", zone)), ["mx.org"])
+
     def test_no_names(self) -> None:
         bad = [
             "", ".", "..", "a..b", ".example.org", "example.org..", "a b.org", "a\0b.org", "a\r\nb.org", "-a.org",
             "a-.org", "x" * 64 + ".org", "a." * 126 + "org", "ü" * 300, "a/b.org", "192.0.2.1", "example.org\n",
             "\u2028.org", "ü..org", "\ud800.org", "xn--ü.org", "a@b.org",
+            # Resolvers that answer without DNS take these for IPv4 addresses.
+            "0x7f.0x1", "0x7f000001", "127.0.0.0x1", "a.0x",
         ]  # fmt: skip
         for domain in bad:
             resolver = Resolver()
@@ -398,7 +404,7 @@ class NameTests(Case):
             self.assertEqual(resolver.asked, [])
 
     def test_the_codec_never_sees_a_long_name(self) -> None:
-        with patch("smtpfw.client.mx.to_a_labels", return_value="example.org") as codec:
+        with patch("smtpfw.client.hosts.to_a_labels", return_value="example.org") as codec:
             self.refusal(BadDestination, "ü" * 255, {})
             codec.assert_not_called()
             self.look_up("ü" * 253 + ".", {"example.org": [a("192.0.2.1")]})

@@ -17,8 +17,12 @@ from smtpfw.errors import BadSequence, ConnectionFailed, ExtensionMissing, Local
 from smtpfw.extensions.dsn import RET
 from smtpfw.sasl import CramMD5
 from smtpfw.testing import MemoryServer, MemoryTransport
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.message import OutgoingMessage
+from smtpfw.wire.parameters import NO_OPTIONS
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.results import RecipientResult, SendResult
+from smtpfw.wire.transaction import Recipient
 
 CONFIG = ClientConfig(hello_name="me.test")
 BODY = b"Subject: x\r\n\r\nhello\r\n"
@@ -62,7 +66,6 @@ COMMANDS: list[tuple[str, Ask, bytes, Any]] = [
     ("reset", lambda c: c.reset(), b"RSET\r\n", Reply),
     ("noop", lambda c: c.noop(), b"NOOP\r\n", Reply),
     ("verify", lambda c: c.verify("Jones"), b"VRFY Jones\r\n", Reply),
-    ("verify beyond ASCII", lambda c: c.verify("Jönes"), "VRFY Jönes SMTPUTF8\r\n".encode(), Reply),
     ("command", lambda c: c.command("XYZZY now"), b"XYZZY now\r\n", Reply),
     ("command of octets", lambda c: c.command(b"HELP \xff"), b"HELP \xff\r\n", Reply),
     ("quit", lambda c: c.quit(), b"QUIT\r\n", Reply),
@@ -336,3 +339,31 @@ def test_a_transcript_has_no_secrets_and_no_message() -> None:
         assert word in text
     for secret in ("dXNlciA", "secret", "Subject", "hello"):
         assert secret not in text
+
+
+def test_a_name_beyond_ascii_needs_smtputf8() -> None:
+    client = Client(b"250-mx.test\r\n250 SMTPUTF8\r\n")
+    answer = came(client.protocol.verify("Jönes"))
+    assert client.server.received() == "VRFY Jönes SMTPUTF8\r\n".encode()
+    client.server.send(b"250 Jones <jones@d.test>\r\n")
+    assert answer[0].code == 250
+    client = Client(b"250 mx.test\r\n", peer_name="mx.test")
+    (error,) = came(client.protocol.verify("Jönes"))
+    assert isinstance(error, ExtensionMissing)
+    assert (error.keyword, error.peer, client.server.received()) == ("SMTPUTF8", "mx.test", b"")
+
+
+def test_a_message_whose_body_nobody_could_read() -> None:
+    client = Client()
+    message = OutgoingMessage(Address.parse("a@b.test"), [Recipient(Address.parse("c@d.test"), NO_OPTIONS)])
+    (error,) = came(client.protocol.send_message(message))
+    assert isinstance(error, TypeError)
+    assert client.server.received() == b""
+
+
+def test_closed_before_it_was_connected() -> None:
+    protocol = SMTPClientProtocol(ClientConfig(hello_name="me.test"), clock=Clock())
+    protocol.close()
+    server = MemoryServer.of(protocol)
+    assert server.closed
+    assert server.received() == b""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import Clock, LoopingCall
+from twisted.trial.unittest import TestCase
 
+from smtpfw import ServerConfig, SMTPServerFactory, connect
 from smtpfw.client import ClientConfig, SMTPClientProtocol
-from smtpfw.errors import ConnectionFailed, ExtensionMissing, TimedOut
-from smtpfw.testing import MemoryServer
+from smtpfw.errors import ConnectionFailed, ExtensionMissing, TimedOut, UnknownOutcome
+from smtpfw.testing import MemoryServer, RecordingBackend
 from smtpfw.wire.results import SendResult
 
 CONFIG = ClientConfig(hello_name="me.test", chunk_bytes=32 * 1024)
@@ -201,3 +206,66 @@ def test_a_source_that_fails_while_the_peer_does_not_read() -> None:
     assert b"\r\n.\r\n" not in sent.server.resume_writing()
     assert type(sent.outcomes[0]) is ZeroDivisionError
     assert sent.server.closed
+
+
+# -- behind the last piece --------------------------------------------------------------------------
+
+
+def test_a_message_that_was_sent_is_not_kept() -> None:
+    """A connection that is idle holds nothing of it, however long it stays."""
+    sent = Sent(PIECE * PIECES)
+    body = weakref.ref(sent.client._driver._pump)
+    sent.server.resume_writing()
+    sent.server.send(b"250 queued\r\n")
+    assert isinstance(sent.outcomes[0], SendResult)
+    assert sent.client.wire.idle
+    assert body() is None
+
+
+def test_a_peer_that_is_late_is_late_behind_a_stream_too() -> None:
+    sent = Sent(Counted(3).stream(), "chunks")
+    sent.server.resume_writing()
+    sent.server.send(b"250 queued\r\n")
+    assert isinstance(sent.outcomes[0], SendResult), sent.outcomes
+    # A message in memory, longer than the chunks that may wait for their replies.
+    found: list[Any] = []
+    sent.client.send_mail("a@b.test", "c@d.test", PIECE * 100).addErrback(lambda failure: found.append(failure.value))
+    sent.server.send(b"250 OK\r\n")
+    sent.server.send(b"250 OK\r\n")
+    assert sent.client.wire.phase in ("BODY", "END")
+    sent.clock.pump([30.0] * 60)
+    assert isinstance(found[0], (TimedOut, UnknownOutcome))
+
+
+class SocketTests(TestCase):
+    """What only a real socket does: it takes whatever it is given, as long as its peer reads."""
+
+    async def test_others_have_their_turn_while_a_message_is_sent(self) -> None:
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal turns
+            for _ in range(PIECES):
+                yield PIECE
+            counted.append(turns)
+
+        counted: list[int] = []
+        backend = RecordingBackend()
+        factory = SMTPServerFactory(backend, ServerConfig(hostname="mx.test"))
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        calls = LoopingCall(turn)
+        calls.start(0)
+        self.addCleanup(calls.stop)
+        where = f"127.0.0.1:{port.getHost().port}"
+        client = await connect(where, config=ClientConfig(hello_name="me.test", chunking=False))
+        before = turns
+        await client.send_mail("a@b.test", ["c@d.test"], pieces())
+        await client.quit()
+        await client.disconnected
+        # Some 3 MiB went out, in no more than a few pieces for each turn of the reactor.
+        self.assertGreater(counted[0] - before, PIECES // 40)

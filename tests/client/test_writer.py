@@ -219,7 +219,10 @@ def test_abort_before_the_answer_to_data() -> None:
 def test_lmtp_has_no_single_answer() -> None:
     client = LMTPClientProtocol(CONFIG, clock=Clock())
     MemoryServer.of(client)
-    assert isinstance(outcome(client.data())[0], BadSequence)
+    assert isinstance(outcome(client.data(b"x"))[0], BadSequence)
+    writer = client.data()
+    writer.write(b"x")
+    assert isinstance(outcome(writer.finish())[0], BadSequence)
 
 
 # -- producers -----------------------------------------------------------------------------------

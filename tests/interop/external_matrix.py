@@ -10,12 +10,13 @@ from smtpfw.client import SMTPClientProtocol
 from smtpfw.errors import LocalProtocolError, Refused
 from smtpfw.sasl import External
 from smtpfw.tls import client_context
-from tests.interop.client_matrix import SENDER, TEXT, ClientMatrix, Way, failure
+from tests.interop.outgoing import SENDER, TEXT, Way, failure
+from tests.interop.secured_matrix import WithAuth
 
 
-class ExternalMatrix(ClientMatrix):
+class WithExternal(WithAuth):
     """
-    The tests of :class:`ClientMatrix`, and those of client certificates.
+    The tests of :class:`~tests.interop.secured_matrix.WithAuth`, and those of client certificates.
 
     :cvar external: what the server writes of a client that has logged in so, in its reply or in front of the message.
     """
@@ -28,7 +29,7 @@ class ExternalMatrix(ClientMatrix):
         shown = None if certificate is None else f"{peer.certificates}/{certificate}"
         context = client_context("localhost", verify=True, ca=str(peer.ca), certificate=shown)
         client = SMTPClientProtocol(name="localhost", tls=context if way.implicit else None)
-        port = peer.smtps_port if way.implicit else peer.port
+        port = peer.smtps_port if way.implicit and peer.smtps_port else peer.port
         await connectProtocol(TCP4ClientEndpoint(reactor, peer.host, port), client)
         if not way.implicit:
             await client.start_tls(context)

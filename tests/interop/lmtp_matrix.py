@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from smtpfw.client import connect
 from smtpfw.errors import Refused
-from tests.interop.client_matrix import CONFIGS, EIGHT_BIT, SENDER, TEXT, ClientMatrix, check_octets, failure
+from smtpfw.wire.results import RecipientResult
+from tests.interop.client_matrix import WithChunking
+from tests.interop.outgoing import CONFIGS, EIGHT_BIT, SENDER, TEXT, check_octets, failure
+from tests.interop.secured_matrix import WithTLS
 from tests.interop.servers.common import DOMAIN, FULL
 
 
-class LMTPMatrix(ClientMatrix):
+class LMTPMatrix(WithChunking, WithTLS):
     """
     The tests of SMTP, and those of what LMTP has beyond it.
 
@@ -85,7 +88,7 @@ class LMTPMatrix(ClientMatrix):
         await client.mail(SENDER)
         for recipient in (first, full, last):
             await client.rcpt(recipient)
-        heard = []
+        heard: list[RecipientResult] = []
         results = await client.lmtp_data(TEXT, heard.append)
         await client.quit()
         assert heard == results

@@ -11,7 +11,6 @@ neither root's nor one another's. Every Debian has some that nothing uses.
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import shutil
@@ -20,10 +19,11 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
+
+from tests.interop.servers.packages import PeerMissing, unpacked
 
 #: Names a folder into which Debian's packages have been unpacked.
 UNPACKED = "SMTPFW_TEST_POSTFIX"
@@ -107,45 +107,20 @@ class Delivery(NamedTuple):
     text: str
 
 
-class PostfixMissing(Exception):
-    """It cannot be had here; the text says why."""
-
-
 @contextmanager
 def unpacked_postfix() -> Iterator[Path]:
     """
     Postfix's files under a folder: the one that the environment names, an installed one's, or a fresh download.
 
-    :raises PostfixMissing: if there is none.
+    :raises PeerMissing: if there is none.
     """
     if os.getuid():
-        raise PostfixMissing("Postfix has to be started by root")
-    named = os.environ.get(UNPACKED)
-    if named:
-        if not (Path(named) / _DAEMONS / "master").exists():
-            raise PostfixMissing(f"{UNPACKED}={named}: there is no {_DAEMONS}/master")
-        yield Path(named)
-    elif (Path("/") / _DAEMONS / "master").exists():
-        yield Path("/")
-    else:
-        yield _download()
-
-
-@cache
-def _download() -> Path:
-    """Once for all tests."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise PostfixMissing(f"Postfix is not installed, and there is no apt-get; {UNPACKED} may name an unpacked one")
-    folder = Path(tempfile.mkdtemp(prefix="postfix-"))
-    atexit.register(shutil.rmtree, folder)
-    folder.chmod(0o755)
-    command = ["apt-get", "download", *PACKAGES]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        raise PostfixMissing(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "root")], check=True)
-    return folder / "root"
+        raise PeerMissing("Postfix has to be started by root")
+    installed = (Path("/") / _DAEMONS / "master").exists()
+    root = Path("/") if installed and UNPACKED not in os.environ else unpacked(UNPACKED, *PACKAGES)
+    if not (root / _DAEMONS / "master").exists():
+        raise PeerMissing(f"there is no {_DAEMONS}/master in {root}")
+    yield root
 
 
 class PostfixProcess:
@@ -221,7 +196,7 @@ class PostfixProcess:
         (self._folder / "etc" / "main.cf").write_text(main + self._main)
         (self._folder / "etc" / "master.cf").write_text(_MASTER + self._master)
         if self._sasl is not None:
-            # Debian's Postfix looks here, whatever cyrus_sasl_config_path says.
+            # Postfix 3.7 of Debian 12 looks here, whatever cyrus_sasl_config_path says.
             (self._folder / "etc" / "sasl").symlink_to(self._sasl)
         for name in QUEUES:
             self._make_queue(name, 0o700, None)

@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager
 from twisted.trial.unittest import TestCase
 
 from smtpfw.sasl import Login, Plain
-from tests.interop.client_matrix import TEXT, ClientMatrix
+from tests.interop.client_matrix import WithLimit
 from tests.interop.one_mechanism import OneMechanism
+from tests.interop.outgoing import TEXT
+from tests.interop.secured_matrix import WithAuth
 from tests.interop.servers.aiosmtpd_server import aiosmtpd_server
 from tests.interop.servers.common import Peer
 
 
-class AiosmtpdTests(ClientMatrix, TestCase):
+class AiosmtpdTests(WithLimit, WithAuth, TestCase):
     @classmethod
     def open_peer(cls) -> AbstractContextManager[Peer]:
         return aiosmtpd_server()

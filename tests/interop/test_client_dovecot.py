@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 
 from twisted.trial.unittest import TestCase
 
-from tests.interop.client_matrix import TEXT
 from tests.interop.lmtp_matrix import LMTPMatrix
+from tests.interop.outgoing import TEXT
 from tests.interop.servers.common import Peer
 from tests.interop.servers.dovecot import dovecot_server
 

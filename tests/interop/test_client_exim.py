@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from twisted.trial.unittest import TestCase
 
 from smtpfw.sasl import SCRAM, CramMD5, Login, Plain
-from tests.interop.client_matrix import TEXT
-from tests.interop.external_matrix import ExternalMatrix
+from tests.interop.client_matrix import WithChunking, WithLimit
+from tests.interop.external_matrix import WithExternal
 from tests.interop.one_mechanism import OneMechanism
+from tests.interop.outgoing import TEXT
 from tests.interop.servers.common import Peer
 from tests.interop.servers.exim import exim_server
 
@@ -23,7 +24,7 @@ NAMES = {
 }
 
 
-class EximTests(ExternalMatrix, TestCase):
+class EximTests(WithChunking, WithLimit, WithExternal, TestCase):
     external = b'authenticated="external joe"'
 
     @classmethod

@@ -13,12 +13,14 @@ from smtpfw.extensions.dsn import ENVID, NOTIFY, RET
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.transaction import Recipient
-from tests.interop.client_matrix import TEXT, ClientMatrix, failure
+from tests.interop.client_matrix import WithChunking, WithLimit
+from tests.interop.outgoing import TEXT, failure
+from tests.interop.secured_matrix import WithAuth
 from tests.interop.servers.common import Peer
 from tests.interop.servers.postfix_server import postfix_server
 
 
-class ToPostfix(ClientMatrix, unittest.TestCase):
+class ToPostfix(WithChunking, WithLimit, WithAuth, unittest.TestCase):
     """smtpd has PIPELINING, CHUNKING and SMTPUTF8; Cyrus SASL has every mechanism with a password."""
 
     @classmethod

@@ -14,9 +14,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial import unittest
 
 from smtpfw.client import ClientConfig, SendResult
-from smtpfw.errors import ConnectionFailed, ExtensionMissing, Refused, UnknownOutcome
-from tests.interop.client_matrix import EIGHT_BIT, TEXT, big_message, check_octets, failure, send_to
-from tests.interop.servers.common import Peer, PeerMissing
+from smtpfw.errors import ClientError, ConnectionFailed, ExtensionMissing, Refused, UnknownOutcome
+from tests.interop.outgoing import EIGHT_BIT, TEXT, big_message, check_octets, failure, send_to
+from tests.interop.servers.common import Peer
+from tests.interop.servers.packages import PeerMissing
 from tests.interop.servers.sink import smtp_sink
 
 RECIPIENTS = ["u0@local.example", "u1@local.example"]
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 
     option: str
     command: str
-    kind: type[Exception]
+    kind: type[ClientError]
     phase: str
 
 

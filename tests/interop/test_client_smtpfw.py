@@ -10,10 +10,12 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.errors import Refused
 from smtpfw.sasl import SCRAM, Anonymous, CramMD5, Login, OAuthBearer, Plain, XOAuth2
-from tests.interop.client_matrix import TEXT, Way, check_octets, failure
-from tests.interop.external_matrix import ExternalMatrix
+from tests.interop.client_matrix import WithChunking, WithLimit
+from tests.interop.external_matrix import WithExternal
 from tests.interop.lmtp_matrix import LMTPMatrix
 from tests.interop.one_mechanism import OneMechanism
+from tests.interop.outgoing import TEXT, Way, check_octets, failure
+from tests.interop.secured_matrix import WithAuth
 from tests.interop.servers.common import PASSWORD, USER, Peer
 from tests.interop.servers.smtpfw_server import TOKEN, smtpfw_server
 
@@ -31,7 +33,7 @@ MAKERS: dict[str, Any] = {
 }
 
 
-class SmtpfwTests(ExternalMatrix, TestCase):
+class SmtpfwTests(WithChunking, WithLimit, WithExternal, TestCase):
     """SMTP."""
 
     external = b"stored for joe by EXTERNAL"
@@ -70,7 +72,7 @@ class SmtpfwTests(ExternalMatrix, TestCase):
             assert result.text.endswith(f"stored for {USER} by SCRAM-SHA-256-PLUS"), (way.name, result)
 
 
-class SmtpfwLMTPTests(LMTPMatrix, TestCase):
+class SmtpfwLMTPTests(LMTPMatrix, WithLimit, WithAuth, TestCase):
     """LMTP over TCP."""
 
     full_code = 452
@@ -80,7 +82,7 @@ class SmtpfwLMTPTests(LMTPMatrix, TestCase):
         return smtpfw_server("lmtp")
 
 
-class SmtpfwLMTPUnixTests(LMTPMatrix, TestCase):
+class SmtpfwLMTPUnixTests(LMTPMatrix, WithLimit, WithAuth, TestCase):
     """LMTP over a Unix socket."""
 
     full_code = 452

@@ -17,7 +17,8 @@ import pytest
 
 from tests.interop.mailboxes import ANSWERS, UNKNOWN, first_word
 from tests.interop.message import make_message
-from tests.interop.postfix import Delivery, Postfix, PostfixMissing, unpacked_postfix
+from tests.interop.postfix import Delivery, Postfix, unpacked_postfix
+from tests.interop.servers.packages import PeerMissing
 from tests.running import Twistd
 
 MESSAGE = make_message()
@@ -54,7 +55,7 @@ def postfix(folder: Path) -> Iterator[Postfix]:
             Postfix(root, folder / "lmtp.sock", ALIASES) as running,
         ):
             yield running
-    except PostfixMissing as error:
+    except PeerMissing as error:
         pytest.skip(str(error))
 
 

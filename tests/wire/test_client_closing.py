@@ -8,7 +8,8 @@ import pytest
 
 from smtpfw.errors import BrokenPeer, ConnectionFailed, Refused, TLSFailed
 from smtpfw.extensions.starttls import StartTLSExchange
-from smtpfw.wire.exchange import Command
+from smtpfw.wire.exchange import Command, Hello
+from smtpfw.wire.steps import QuitStep
 from tests.wire.client_end import GREETING, ClientEnd, Told, hello_reply
 from tests.wire.test_client import ASKED
 
@@ -178,3 +179,44 @@ def test_what_was_meant_for_a_safe_line_is_not_said(offers: list[str], reply: by
     # Whoever wants to go on in clear may.
     end.command(b"NOOP")
     assert end.said() == [b"NOOP\r\n"]
+
+
+# -- what is asked for from within an answer ---------------------------------------------------
+
+
+def test_hello_that_was_cancelled_is_said_all_the_same_when_it_is_needed() -> None:
+    end = ClientEnd(None)
+    end.cancel(end.hello())
+    end.mail()
+    assert end.hear(GREETING) == [b"EHLO me.test\r\n"]
+
+
+def test_closed_by_whoever_hears_that_nothing_can_be_said() -> None:
+    end = ClientEnd([])
+    before = end.command(b"NOOP")
+    starting = end.ask(StartTLSExchange)
+    behind = Told()
+
+    def close(result: object) -> None:
+        behind(result)
+        end.wire.close()
+
+    end.wire.submit(Command(b"NOOP\r\n", close))
+    end.hear(b"250 OK\r\n")
+    assert before.outcome.code == 250
+    assert isinstance(starting.outcome, ConnectionFailed) and isinstance(behind.outcome, TLSFailed)
+    assert end.ends == [None]
+
+
+def test_what_is_asked_for_when_hello_is_refused() -> None:
+    """It is asked behind what was asked before, which will not be said; so it is said itself."""
+    end = ClientEnd(None)
+    end.hear(GREETING)
+    quitting: list[Told] = []
+    hello = Hello("me.test", lambda result: quitting.append(end.ask(QuitStep)))
+    end.wire.submit(hello)
+    waiting = end.mail()
+    end.said()
+    assert end.hear(b"450 4.3.0 later\r\n") == [b"QUIT\r\n"]
+    assert isinstance(waiting.outcome, Refused)
+    assert quitting[0].silent

@@ -35,8 +35,9 @@ ASKED: list[tuple[str, Callable[[ClientEnd], Told], bytes, bool]] = [
     ("raw RSET", lambda end: end.command(b"RSET", raw=True), b"RSET\r\n", False),
     ("EHLO", lambda end: end.hello(), b"EHLO me.test\r\n", False),
 ]
-#: What waits for all replies.
+#: What waits for all replies; a message waits where a transaction may be open that is made step by step.
 ALONE = ("EHLO",)
+AFTER = {"MAIL": ("message",)}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_what_may_share_a_write(first: Any, second: Any) -> None:
         assert end.said() == [b"EHLO me.test\r\n"]
         return
     end.said()
-    together = first[3] and second[0] not in ALONE
+    together = first[3] and second[0] not in (*ALONE, *AFTER.get(first[0], ()))
     assert end.hear(hello_reply("PIPELINING")) == [first[2] + second[2] if together else first[2]]
 
 
@@ -229,7 +230,7 @@ def test_rset_and_two_that_need_it(offers: list[str], first: str, second: str) -
     replies = [OK] * 5 if first == "mail" else [OK, OK, OK, OK, GO_ON, OK]
     said = b"".join(end.hear(*replies))
     assert said.startswith(b"RSET\r\nMAIL")
-    left_alone = (first, second) == ("mail", "send") and not offers
+    left_alone = (first, second) == ("mail", "send")
     assert (said.count(b"RSET"), said.count(b"MAIL")) == (2 if left_alone else 1, 2)
 
 
@@ -342,3 +343,36 @@ def test_the_transaction_of_steps_and_of_messages() -> None:
     end.reset()
     end.hear(OK)
     assert not wire.needs_reset
+
+
+@pytest.mark.parametrize(
+    ("offers", "opening"), [(["PIPELINING"], [GO_ON]), (["PIPELINING", "CHUNKING"], []), ([], [GO_ON])]
+)
+def test_a_message_does_not_mix_with_a_transaction_that_is_made_step_by_step(
+    offers: list[str], opening: list[bytes]
+) -> None:
+    """What is asked for without waiting: a transaction, a message of its own, and more of the first."""
+    end = ClientEnd(offers)
+    asked = [
+        end.mail("first@b.test"),
+        end.send(sender="second@b.test"),
+        end.rcpt("third@d.test"),
+        end.data(b"mine\r\n"),
+    ]
+    said = b"".join(end.said())
+    assert said == b"MAIL FROM:<first@b.test>\r\n"
+    # To MAIL; to RSET, MAIL and RCPT of the message; to the message; to RCPT.
+    said += b"".join(end.hear(OK, OK, OK, OK, *opening, OK, b"503 MAIL first\r\n"))
+    assert said.count(b"RSET\r\nMAIL FROM:<second@b.test>") == 1
+    assert [type(one.outcome).__name__ for one in asked] == ["Reply", "SendResult", "Refused", "BadSequence"]
+    assert b"mine" not in said
+
+
+@pytest.mark.parametrize("refused", [b"550 no\r\n", b"421 no\r\n"])
+def test_a_transaction_that_never_began_is_nothing_to_wait_for(refused: bytes) -> None:
+    end = ClientEnd(["PIPELINING"])
+    end.mail()
+    end.said()
+    end.hear(refused)
+    end.send()
+    assert end.said() == ([ENVELOPE] if refused.startswith(b"550") else [])

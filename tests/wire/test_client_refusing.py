@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from smtpfw.errors import (
-    DataTooLarge,
     ExtensionMissing,
     LocalProtocolError,
     Refused,
-    TooManyRecipients,
+    TooLargeForPeer,
+    TooManyForPeer,
 )
 from smtpfw.extensions.dsn import NOTIFY
 from smtpfw.wire.grammar import Address
@@ -61,7 +61,7 @@ def test_binary_without_chunks() -> None:
 
 def test_too_large() -> None:
     end = ClientEnd(["SIZE 6"])
-    error = end.send(body=b"hello\r\n").error(DataTooLarge)
+    error = end.send(body=b"hello\r\n").error(TooLargeForPeer)
     assert [one.error for one in error.result.recipients] == [error]
     assert end.said() == []
     end.send(body=b"hell\r\n")
@@ -103,7 +103,7 @@ def test_too_many_recipients_for_a_peer_that_says_so() -> None:
     end.hear(OK * 3 + GO_ON, OK)
     assert accepted(told.outcome) == [True, True, False]
     error = told.outcome.recipients[2].error
-    assert isinstance(error, TooManyRecipients) and error.temporary
+    assert isinstance(error, TooManyForPeer) and error.temporary
 
 
 def test_the_others_refused_and_too_many() -> None:
@@ -111,8 +111,8 @@ def test_the_others_refused_and_too_many() -> None:
     end = ClientEnd(["LIMITS RCPTMAX=1"])
     told = end.send("c@d.test", "e@d.test")
     end.hear(OK, b"550 nobody\r\n")
-    error = told.error(TooManyRecipients)
-    assert [type(one.error) for one in error.result.recipients] == [Refused, TooManyRecipients]
+    error = told.error(TooManyForPeer)
+    assert [type(one.error) for one in error.result.recipients] == [Refused, TooManyForPeer]
 
 
 def test_recipients_that_cannot_be_named_do_not_stop_the_others() -> None:

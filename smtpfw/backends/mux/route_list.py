@@ -204,9 +204,7 @@ class RouteList:
             if found is not None and found.route.delivers:
                 return domain
         if not any(pattern.fits_local_part(POSTMASTER) for pattern in patterns):
-            raise ConfigError(
-                "nobody is named for <postmaster> (RFC 5321 section 4.5.1); add a route to 'postmaster'"
-            )
+            raise ConfigError("nobody is named for <postmaster> (RFC 5321 section 4.5.1); add a route to 'postmaster'")
         return ""
 
     def _taken_before(self, position: int) -> str:

@@ -47,6 +47,9 @@ _CLOSING = 421
 
 _ABOUT_US = _ABOUT_LOGIN | _ABOUT_DIALOG | {_CLOSING}
 
+#: Characters of a reply that go on to the sender: some lines. A next hop may send very many, for each recipient.
+_MAX_TEXT = 2000
+
 #: What may be said of an address that is accepted (RFC 5321 section 4.2.2); all else is plain 250.
 _ACCEPTED = frozenset({250, 251})
 
@@ -77,7 +80,7 @@ def answer_of(error: Exception) -> SMTPError:
 
 
 def _answer_of_refusal(error: Refused) -> SMTPError:
-    code, text = error.code, error.reply.text
+    code, text = error.code, _cut(error.reply.text)
     if code == _CLOSING:
         return SMTPError(451, (4, 4, 2), text)
     if code in _ABOUT_LOGIN or error.phase in _LOGIN_STEPS:
@@ -96,8 +99,12 @@ def said(reply: Reply | None) -> Reply | str | None:
     if reply is None:
         return None
     if reply.code not in _ACCEPTED or reply.enhanced_code == NO_ENHANCED_CODE:
-        return reply.text or None
-    return reply
+        return _cut(reply.text) or None
+    return reply if len(reply.text) <= _MAX_TEXT else Reply(reply.code, _cut(reply.text), reply.enhanced_code)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} ..."
 
 
 def merged(outcomes: Iterable[Exception | Reply | None]) -> Reply | str | None:

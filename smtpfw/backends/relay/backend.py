@@ -43,10 +43,12 @@ class ForwardingBackend:
 
     :ivar kind: what it is called in strings, errors and logs.
     :ivar by_domain: whether the next hop depends on the recipient's domain.
+    :ivar waits_for_recipient: whether no next hop hears of a message before its first recipient.
     """
 
     kind = ""
     by_domain = False
+    waits_for_recipient = False
 
     def __init__(
         self, connectors: Sequence[Connector], *, dsn: bool, opening_timeout: float, reactor: Any, **pool: Any

@@ -27,8 +27,13 @@ SMTP_PORT = 25
 #: How many addresses are tried for a message; RFC 5321 section 5.1: at least two; Postfix smtp_mx_address_limit 5.
 MAX_ADDRESSES = 5
 
-#: RFC 6052 section 2.1, RFC 8215, RFC 4291 section 2.5.5.1: an IPv4 address stands in the last 32 bits.
-_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("::/96"))
+#: RFC 6052 section 2.1, RFC 4291 section 2.5.5.1: an IPv4 address stands in the last 32 bits.
+_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
+
+#: What Python takes for global, and is not: translation of a site's own (RFC 8215), where nobody knows in which bits an
+#: IPv4 address stands; IPv4-translated (RFC 7915); site-local (RFC 3879); for documentation (RFC 9637); of segment
+#: routing (RFC 9602).
+_NOT_PUBLIC = tuple(map(IPv6Network, ("64:ff9b:1::/48", "::ffff:0:0:0/96", "fec0::/10", "3fff::/20", "5f00::/16")))
 
 
 class MailExchangers:
@@ -80,6 +85,8 @@ def is_public(address: str) -> bool:
     """Whether an address is one of the Internet; one that has an IPv4 address in it is what that is."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv6Address):
+        if any(parsed in network for network in _NOT_PUBLIC):
+            return False
         inner = _inner(parsed)
         if inner is not None:
             parsed = inner

@@ -38,6 +38,8 @@ class LMTPBackend(ForwardingBackend):
     """
 
     kind = "lmtp"
+    #: Anybody may say MAIL, and would have a connection to the next hop for himself by that alone.
+    waits_for_recipient = True
 
     def __init__(
         self,

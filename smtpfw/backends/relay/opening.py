@@ -8,7 +8,7 @@ Rule 2: a hop that has failed is tried last for a while, so that not every
 message waits for it again. One that is slow leaves some time for the others.
 
 Rule 3: a connection that a pool had kept may have ended meanwhile, and only
-MAIL shows it: so each hop has a second chance.
+MAIL shows it: so it has a second chance, and a connection that is new has not.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ AVOIDED_FOR = 300.0
 #: How many hops that have failed are remembered.
 MAX_REMEMBERED = 1000
 
-#: Seconds that the end waits for transactions under way, and for answers to QUIT. Whoever ends a server has given them
-#: a time of grace already.
+#: Seconds that the end waits for all that is under way: transactions, attempts to open one, answers to QUIT. Whoever
+#: ends a server has given them a time of grace already.
 CLOSING_TIME = 10.0
 
 #: Called with what went wrong at a hop, and its name.
@@ -64,17 +64,17 @@ class NextHop:
     :ivar name: whom it belongs to, for logs.
     """
 
-    __slots__ = ("_leave", "client", "name", "reply")
+    __slots__ = ("_pool", "client", "name", "reply")
 
-    def __init__(self, client: SMTPClientProtocol, reply: Reply, name: str, leave: Callable[[NextHop], None]) -> None:
+    def __init__(self, client: SMTPClientProtocol, reply: Reply, name: str, pool: Pool) -> None:
         self.client = client
         self.reply = reply
         self.name = name
-        self._leave = leave
+        self._pool = pool
 
     def leave(self) -> None:
         """It is over; whatever is open there is reset."""
-        self._leave(self)
+        self._pool.release(self.client)
 
 
 def label(connector: Connector) -> str:
@@ -95,7 +95,6 @@ class Openings:
         self._clock = clock
         self._timeout = timeout
         self._failed: dict[Connector, float] = {}
-        self._open: set[NextHop] = set()
 
     async def open(
         self, connectors: Iterable[Connector], sender: Address, options: Options, report: Report, is_us: IsUs
@@ -129,7 +128,7 @@ class Openings:
 
     async def close(self) -> None:
         """Say goodbye to all hops; transactions under way have a little time to end."""
-        late = self._clock.callLater(CLOSING_TIME, self._abort)
+        late = self._clock.callLater(CLOSING_TIME, self._pools.abort)
         try:
             await self._pools.close()
         finally:
@@ -143,14 +142,7 @@ class Openings:
     def opened(self, connector: Connector, pool: Pool, client: SMTPClientProtocol, reply: Reply) -> NextHop:
         """A hop has taken it."""
         self._failed.pop(connector, None)
-
-        def leave(hop: NextHop) -> None:
-            self._open.discard(hop)
-            pool.release(client)
-
-        hop = NextHop(client, reply, label(connector), leave)
-        self._open.add(hop)
-        return hop
+        return NextHop(client, reply, label(connector), pool)
 
     async def _within(self, seconds: float, opening: Coroutine[Any, Any, NextHop], connector: Connector) -> NextHop:
         if not self._timeout:
@@ -171,10 +163,6 @@ class Openings:
         since = self._clock.seconds() - AVOIDED_FOR
         return sorted(connectors, key=lambda connector: self._failed.get(connector, since) > since)
 
-    def _abort(self) -> None:
-        for hop in list(self._open):
-            hop.client.close()
-
 
 class _Attempt:
     """One MAIL, which is said to one hop after another."""
@@ -190,10 +178,11 @@ class _Attempt:
         """Say it to one hop."""
         pool = self._openings.pool(connector)
         client = await pool.acquire()
+        is_fresh = pool.is_fresh(client)
         try:
             return await self._say_mail(pool, client, connector)
         except (Refused, ConnectionFailed) as error:
-            if not _is_stale(error):
+            if is_fresh or not _is_stale(error):
                 raise
         return await self._say_mail(pool, await pool.acquire(), connector)
 

@@ -55,11 +55,13 @@ class Route(Protocol):
 
     :ivar kind: what its backend is called in logs.
     :ivar by_domain: whether the next hop depends on the recipient's domain, so that nobody knows it at MAIL.
+    :ivar waits_for_recipient: whether it hears of a message only when it has a recipient, and no longer than it has.
     :ivar openings: opens transactions.
     """
 
     kind: str
     by_domain: bool
+    waits_for_recipient: bool
 
     @property
     def openings(self) -> Openings: ...
@@ -102,7 +104,7 @@ class ForwardingSession:
         """
         self._leave()
         self._sender, self._options = sender, options
-        if self._route.by_domain or self._route.permit(self._connection) is not None:
+        if self._route.waits_for_recipient or self._route.permit(self._connection) is not None:
             return None
         return said((await self._begin("")).reply)
 
@@ -126,6 +128,8 @@ class ForwardingSession:
         try:
             reply = await hop.client.rcpt(recipient, for_rcpt(options, hop.client))
         except _FAILURES as error:
+            if self._route.waits_for_recipient and not self._accepted:
+                self._leave()
             raise self._answer_of(error, hop.name) from error
         self._accepted = True
         return said(reply)

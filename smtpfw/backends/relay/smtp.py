@@ -85,6 +85,7 @@ class RelayBackend(ForwardingBackend):
     ) -> None:
         places = each(via)
         self.by_domain = any(isinstance(place, str) and place.lower() == MX for place in places)
+        self.waits_for_recipient = self.by_domain
         self.trusted = _networks(trusted)
         self._guarded = guarded
         if self.by_domain:

@@ -31,6 +31,23 @@ def refused(code: int, text: str = "because", enhanced: str = "", phase: str = "
     return Refused(Reply(code, text, codes), phase=phase)  # type: ignore[arg-type]
 
 
+def test_what_is_said_is_cut() -> None:
+    """A next hop may say very much, for each recipient; the sender hears the first of it."""
+    for text in ("x" * 2000, "one\ntwo " * 250):
+        assert answer_of(refused(550, text)).message == text
+        assert answer_of(refused(421, text)).message == text
+        assert said(Reply(250, text, (2, 0, 0))) == Reply(250, text, (2, 0, 0))
+    for text in ("x" * 2001, "y" * 500_000, "one\ntwo\n" * 10_000):
+        short = text[:2000] + " ..."
+        for error, code in ((refused(550, text), 550), (refused(421, text), 451), (refused(552, text), 452)):
+            assert (answer_of(error).code, answer_of(error).message) == (code, short)
+        assert said(Reply(250, text, (2, 1, 5))) == Reply(250, short, (2, 1, 5))
+        # Of what is no plain 250 with an enhanced code, the text alone.
+        assert said(Reply(252, text, (2, 5, 2))) == short
+        assert said(Reply(250, text, NO_ENHANCED_CODE)) == short
+        assert merged([Reply(250, text, (2, 0, 0))]) == Reply(250, short, (2, 0, 0))
+
+
 @pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA", "BODY", "END"])
 @pytest.mark.parametrize(
     ("code", "enhanced", "expected"),

@@ -16,6 +16,8 @@ from smtpfw.errors import InsufficientStorage, MailboxUnavailable, SMTPError
 from smtpfw.interfaces import IBody, ILMTPSession, IStatusCollector
 from smtpfw.testing import MESSAGE, RecordingBackend, abort, close, silence
 from smtpfw.wire.config import LMTP
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
 from tests.backends.relay.helpers import (
     BODY,
@@ -54,6 +56,10 @@ class StoreSession(Session):
     def __init__(self, store: Store, connection: Any) -> None:
         super().__init__(connection)
         self._store = store
+
+    def rcpt(self, recipient: Address, options: Options) -> None:
+        if recipient.local_part == "nobody":
+            raise MailboxUnavailable("nobody")
 
     async def lmtp_data(self, body: IBody, status: IStatusCollector) -> None:
         octets = await body.read()
@@ -128,7 +134,7 @@ class LMTPSenderTests(TestCase):
         """Nobody got anything, and nobody hears a yes."""
         hop = script(("MAIL", OK), ("RCPT", OK), ("RCPT", OK, close), greeting=LMTP_GREETING)
         sender = lmtp_to(hop, protocol=LMTP)
-        self.assertEqual(sender.envelope("a@there.test", "b@there.test"), [OK] * 3)
+        self.assertEqual(sender.envelope("a@there.test", "b@there.test")[1:], [OK] * 2)
         self.assertEqual(sender.say("DATA"), GO_AHEAD)
         self.assertEqual(sender.send(BODY + b".\r\n"), FAILED * 2)
 
@@ -177,18 +183,38 @@ class SMTPSenderTests(TestCase):
         self.assertEqual(sender.mail("a@there.test", "b@there.test"), UNKNOWN)
 
     def test_recipients_that_are_refused_at_once(self) -> None:
+        """A connection is given back until there is a recipient; refusals behind that change nothing."""
+        nobody = b"550 5.1.1 nobody\r\n"
         hop = script(
+            *[("MAIL", OK), ("RCPT", nobody), ("RSET", OK)] * 2,
             ("MAIL", OK),
-            ("RCPT", b"550 5.1.1 nobody\r\n"),
             ("RCPT", OK),
+            ("RCPT", nobody),
             ("DATA", b"354 go on\r\n"),
             (MESSAGE, b"250 2.0.0 one\r\n"),
             greeting=LMTP_GREETING,
         )
         sender = lmtp_to(hop)
-        self.assertEqual(sender.envelope("a@there.test", "b@there.test")[1:], [b"550 5.1.1 nobody\r\n", OK])
+        answers = sender.envelope(*[f"{name}@there.test" for name in "abcd"])
+        self.assertEqual(answers[1:], [nobody, nobody, OK, nobody])
         sender.say("DATA")
         self.assertEqual(sender.send(BODY + b".\r\n"), b"250 2.0.0 one\r\n")
+        hop.assert_played()
+        self.assertEqual(len(hop.connections), 1)
+
+    def test_nobody_has_a_connection_before_a_recipient(self) -> None:
+        """Anybody may say MAIL; many who say no more would hold all that there may be."""
+        _, first = store(max_connections=1)
+        others = [Sender(first.factory.backend, first.hops, first.clock) for _ in range(3)]
+        for sender in (first, *others):
+            self.assertEqual(sender.say("MAIL FROM:<a@sender.test>"), b"250 2.1.0 Sender OK\r\n")
+        self.assertEqual(first.hops.endpoints[0].links, [])
+        # Nor has one whose recipients were refused.
+        self.assertEqual(first.say("RCPT TO:<nobody@there.test>"), b"550 5.1.1 nobody\r\n")
+        self.assertEqual(others[0].say("RCPT TO:<yes@there.test>")[:4], b"250 ")
+        self.assertEqual(others[0].say("DATA"), GO_AHEAD)
+        self.assertEqual(others[0].send(BODY + b".\r\n"), b"250 2.0.0 Message accepted\r\n")
+        self.assertEqual(len(first.hops.endpoints[0].links), 1)
 
     def test_nobody_has_to_log_in(self) -> None:
         """The server that delivers says who its users are."""

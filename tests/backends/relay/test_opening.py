@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from smtpfw.testing import MESSAGE, RecordingBackend, ScriptedPeer, silence
+from smtpfw.backends.relay.places import DEFAULT_CONFIG
+from smtpfw.testing import MESSAGE, RecordingBackend, ScriptedPeer, abort, close, silence
 from tests.backends.relay.helpers import BODY, FAILED, GREETING, OK, Sender, relay_to, script, server, whole
 
 
@@ -125,6 +127,29 @@ class FailOverTests(TestCase):
         return [line for line in lines if " failed at " in line]
 
 
+class SecondChanceTests(TestCase):
+    """A connection that a pool had kept may have ended meanwhile; a new one has not."""
+
+    def test_a_hop_that_is_busy_is_asked_once(self) -> None:
+        for last in ((b"421 4.3.2 busy\r\n", close), (close,), (abort,)):
+            first, second = script(("MAIL", *last)), RecordingBackend()
+            sender = relay_to(first, server(second))
+            self.assertEqual(sender.say("MAIL FROM:<a@sender.test>"), b"250 2.1.0 Sender OK\r\n")
+            self.assertEqual(len(first.connections), 1)
+            self.assertEqual(len(sender.hops.endpoints[1].links), 1)
+
+    def test_a_connection_that_was_used_is_tried_anew(self) -> None:
+        for last in ((b"421 4.4.2 idle for too long\r\n", close), (close,), (abort,)):
+            first, second = script(*whole(), ("MAIL", *last)), RecordingBackend()
+            sender = relay_to(first, server(second))
+            self.assertEqual(sender.mail(), OK)
+            sender.hops.endpoints[0].server_factory = script(("MAIL", OK))
+            answer = sender.say("MAIL FROM:<a@sender.test>") or sender.advance(1)
+            self.assertEqual(answer, OK)
+            self.assertEqual(len(sender.hops.endpoints[0].links), 2)
+            self.assertEqual(second.events, [])
+
+
 class ConnectionTests(TestCase):
     def test_there_are_no_more_than_allowed(self) -> None:
         hop = script(*whole(), *whole())
@@ -206,6 +231,32 @@ class StopTests(TestCase):
         ended = self.stop(sender)
         self.assertEqual(ended, [])
         self.assertEqual(sender.advance(10)[:9], b"451 4.4.2")
+        self.assertEqual(ended, [None])
+
+    def test_whoever_waits_for_a_hop_has_no_more_time_than_that(self) -> None:
+        """It has not answered MAIL, or not even greeted; or all of its connections are in use."""
+        for steps in ([*GREETING, ("MAIL", silence)], [silence]):
+            one = relay_to(ScriptedPeer(steps), max_connections=1)
+            two = another(one)
+            self.assertEqual(one.say("MAIL FROM:<a@sender.test>"), b"")
+            self.assertEqual(two.say("MAIL FROM:<a@sender.test>"), b"")
+            ended = self.stop(one)
+            self.assertEqual(one.advance(9.9), b"")
+            self.assertEqual(ended, [])
+            self.assertEqual(one.advance(0.1), FAILED)
+            self.assertEqual(two.client.received(), FAILED)
+            self.assertEqual(ended, [None])
+            for sender in (one, two):
+                sender.client.disconnect()
+            self.assertEqual(one.clock.getDelayedCalls(), [])
+
+    def test_a_hop_that_says_goodbye_slowly_has_no_more_time_than_that(self) -> None:
+        config = replace(DEFAULT_CONFIG, quit_timeout=250.0)
+        sender = relay_to(script(*whole(), ("QUIT", silence)), config=config)
+        sender.mail()
+        sender.advance(60)
+        ended = self.stop(sender)
+        sender.advance(10)
         self.assertEqual(ended, [None])
 
     def test_the_server_ends_first(self) -> None:

@@ -64,6 +64,7 @@ def test_a_quit_that_is_refused(reply: bytes) -> None:
 def test_what_is_asked_behind_quit_is_not_said() -> None:
     for way in ("one by one", "pipelined"):
         dialog = Dialog([*way_of(way).script()[:2], ("QUIT", b"221 bye\r\n", close)])
+        dialog.client.hello()
         quitting, asked = dialog.client.quit(), dialog.client.noop()
         assert isinstance(dialog.ask(quitting), Reply)
         assert isinstance(dialog.ask(asked), ConnectionFailed)

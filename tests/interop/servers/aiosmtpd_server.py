@@ -26,10 +26,10 @@ from tests.interop.servers.common import (
     USER,
     UTF8_MAILBOXES,
     Peer,
-    PeerMissing,
     read_maildir,
     write_certificate,
 )
+from tests.interop.servers.packages import PeerMissing
 from tests.running import ROOT
 
 
@@ -106,7 +106,7 @@ async def _serve(folder: Path) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "server.pem")
     handler = _Handler(folder)
-    common = {
+    common: dict[str, Any] = {
         "data_size_limit": 40_000_000,
         "enable_SMTPUTF8": True,
         "hostname": "aiosmtpd.example.net",

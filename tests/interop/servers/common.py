@@ -34,10 +34,6 @@ FULL = tuple(f"full{number}" for number in range(10))
 TIMEOUT = 30.0
 
 
-class PeerMissing(Exception):
-    """This server cannot be had here; the text says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Peer:
     """
@@ -54,6 +50,7 @@ class Peer:
     :ivar clear_auth: whether AUTH is offered without TLS as well.
     :ivar certificates: a folder with what :func:`write_client_certificates` has made; None if it has no EXTERNAL.
     :ivar socket: the Unix socket that it is reached by; None if that is by TCP.
+    :ivar at_once: how many connections may be opened to it at the same time.
     """
 
     name: str
@@ -71,6 +68,7 @@ class Peer:
     clear_auth: bool = False
     certificates: Path | None = None
     socket: Path | None = None
+    at_once: int = 20
     _mailboxes: Iterator[str] = field(default_factory=lambda: iter(MAILBOXES), repr=False)
     _utf8_mailboxes: Iterator[str] = field(default_factory=lambda: iter(UTF8_MAILBOXES), repr=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False)

@@ -8,9 +8,11 @@ message is there: each recipient has an answer of its own.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,92 +24,37 @@ from tests.interop.servers.common import (
     TIMEOUT,
     UTF8_MAILBOXES,
     Peer,
-    PeerMissing,
     free_ports,
     read_maildir,
     write_certificate,
 )
+from tests.interop.servers.dovecot_settings import COMMON, LMTP, NO_ROOM
+from tests.interop.servers.packages import PeerMissing
 from tests.interop.servers.root import GID, UID, private_root
 
 _EXTENSIONS = frozenset({"STARTTLS", "PIPELINING", "CHUNKING", "8BITMIME", "ENHANCEDSTATUSCODES"})
-
-#: Whom it runs as where it need not be root.
-_COMMON = """\
-base_dir = /run/dovecot
-log_path = /dev/stderr
-default_internal_user = dovecot
-default_internal_group = dovecot
-default_login_user = dovenull
-first_valid_uid = 1
-mail_privileged_group =
-"""
-
-_LMTP = """\
-protocols = lmtp
-postmaster_address = postmaster@{domain}
-hostname = dovecot.example.net
-mail_location = maildir:/mail/%n
-mail_home = /mail/%n.home
-auth_username_format = %Ln
-auth_username_chars =
-mail_plugins = quota
-ssl = yes
-ssl_cert = </conf/server.pem
-ssl_key = </conf/server.pem
-service lmtp {{
-  user = vmail
-  inet_listener lmtp {{
-    address = 127.0.0.1
-    port = {port}
-  }}
-  inet_listener lmtps {{
-    address = 127.0.0.1
-    port = {tls_port}
-    ssl = yes
-  }}
-  unix_listener lmtp {{
-    mode = 0666
-  }}
-}}
-# It does not start without any, and nobody asks it.
-passdb {{
-  driver = static
-  args = nopassword
-}}
-userdb {{
-  driver = passwd-file
-  args = username_format=%n /conf/users
-}}
-plugin {{
-  quota = count:User quota
-  quota_vsizes = yes
-}}
-"""
 
 
 class Dovecot:
     """
     Runs in a root folder of :func:`~tests.interop.servers.root.private_root`; use it in ``with``.
 
-    :param configuration: what comes behind the settings that every one needs.
-    :raises PeerMissing: in ``with``, if it is of another version.
+    :param settings: version -> what comes behind the settings that every one needs; ``values`` are for the names in it.
+    :raises PeerMissing: if it is of another version.
     """
 
-    def __init__(self, root: Path, configuration: str) -> None:
+    def __init__(self, root: Path, settings: Mapping[str, str], **values: object) -> None:
         self._root = root
-        (root / "conf/dovecot.conf").write_text(_COMMON + configuration)
+        version = dovecot_version(root)
+        (root / "conf/dovecot.conf").write_text(COMMON[version] + settings[version].format(**values))
         self._lines: list[str] = []
         self._listens = False
         self._said_something_final = threading.Event()
 
     def __enter__(self) -> Dovecot:
-        version = subprocess.run(
-            ["chroot", str(self._root), "/usr/sbin/dovecot", "--version"], capture_output=True, text=True, check=True
-        )
-        if not version.stdout.startswith("2.3."):
-            raise PeerMissing(f"the settings here are for Dovecot 2.3, and this is {version.stdout.strip()}")
         self._process = subprocess.Popen(
             ["chroot", str(self._root), "/usr/sbin/dovecot", "-F", "-c", "/conf/dovecot.conf"],
+            start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -137,11 +84,27 @@ class Dovecot:
         self._said_something_final.set()
 
     def _stop(self) -> None:
-        self._process.terminate()
+        # All at once: asked to end, it waits for each of its services, one after another, for seconds.
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(TIMEOUT)
+        # The last of them has the other end of the pipe.
         self._reader.join(TIMEOUT)
         assert self._process.stderr is not None
         self._process.stderr.close()
+
+
+def dovecot_version(root: Path) -> str:
+    """
+    Its first two numbers.
+
+    :raises PeerMissing: if there are no settings for it.
+    """
+    command = ["chroot", str(root), "/usr/sbin/dovecot", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = ".".join(said.split(".")[:2])
+    if found not in COMMON:
+        raise PeerMissing(f"the settings here are for Dovecot {' and '.join(COMMON)}, and this is {said.strip()}")
+    return found
 
 
 @contextmanager
@@ -155,10 +118,10 @@ def dovecot_server(*, unix: bool = False) -> Iterator[Peer]:
     with private_root() as root:
         write_certificate(root / "conf")
         lines = [f"{name}::{UID}:{GID}::::\n" for name in (*MAILBOXES, *UTF8_MAILBOXES)]
-        lines += [f"{name}::{UID}:{GID}::::userdb_quota_rule=*:bytes=1\n" for name in FULL]
+        lines += [f"{name}::{UID}:{GID}::::{NO_ROOM[dovecot_version(root)]}\n" for name in FULL]
         (root / "conf/users").write_text("".join(lines))
         port, tls_port = free_ports(2)
-        with Dovecot(root, _LMTP.format(domain=DOMAIN, port=port, tls_port=tls_port)):
+        with Dovecot(root, LMTP, domain=DOMAIN, port=port, tls_port=tls_port):
             yield Peer(
                 name="Dovecot",
                 protocol="lmtp",
@@ -167,5 +130,5 @@ def dovecot_server(*, unix: bool = False) -> Iterator[Peer]:
                 socket=root / "run/dovecot/lmtp" if unix else None,
                 ca=root / "conf" / "ca.pem",
                 read=lambda name: read_maildir(root / "mail" / name),
-                extensions=_EXTENSIONS - {"STARTTLS"} if unix else _EXTENSIONS,
+                extensions=_EXTENSIONS,
             )

@@ -1,6 +1,8 @@
 """
 Exim: STARTTLS, implicit TLS and every mechanism that Debian's has, with and without an account of Dovecot's.
 
+A message with a field ``X-Refuse-Me`` is refused at its end.
+
 It knows PLAIN, LOGIN, CRAM-MD5 and EXTERNAL itself. For SCRAM it asks the
 authentication service of a Dovecot that runs beside it.
 
@@ -31,6 +33,7 @@ from tests.interop.servers.common import (
     write_client_certificates,
 )
 from tests.interop.servers.dovecot import Dovecot
+from tests.interop.servers.dovecot_settings import ACCOUNTS
 from tests.interop.servers.root import UID, private_root
 
 _CONFIGURATION = """\
@@ -41,6 +44,7 @@ notifier_socket =
 keep_environment =
 queue_only = true
 acl_smtp_rcpt = rcpt
+acl_smtp_data = data
 message_size_limit = 40M
 smtp_accept_max = 100
 smtp_accept_queue_per_connection = 0
@@ -51,9 +55,9 @@ tls_certificate = /conf/server.pem
 tls_privatekey = /conf/server.pem
 tls_try_verify_hosts = *
 tls_verify_certificates = /conf/clients.pem
-# What the tests of AUTH ask about.
+# What tests ask about.
 received_header_text = Received: with $received_protocol \\
-    authenticated="$sender_host_authenticated $authenticated_id"
+    authenticated="$sender_host_authenticated $authenticated_id" id $message_exim_id
 
 begin acl
 
@@ -61,6 +65,11 @@ rcpt:
     accept domains = {domain}
            local_parts = lsearch;/conf/users
     deny   message = 5.1.1 No such user here
+
+data:
+    deny   condition = ${{if def:h_X-Refuse-Me:}}
+           message = 5.7.1 as it wishes
+    accept
 
 begin routers
 
@@ -127,31 +136,6 @@ scram_sha_256:
     server_set_id = $auth1
 """
 
-_ACCOUNTS = """\
-protocols =
-auth_mechanisms = scram-sha-1 scram-sha-256
-# Whoever guesses wrongly waits for seconds otherwise, and the longer the oftener.
-auth_failure_delay = 0
-service anvil {
-  unix_listener anvil-auth-penalty {
-    mode = 0
-  }
-}
-service auth {
-  unix_listener auth-client {
-    mode = 0666
-  }
-}
-passdb {
-  driver = passwd-file
-  args = /conf/accounts
-}
-userdb {
-  driver = static
-  args = uid=vmail gid=vmail
-}
-"""
-
 
 class Exim:
     """
@@ -188,7 +172,7 @@ class Exim:
     def _listen(self, *options: str) -> int:
         """Exim is told to wait for clients at a socket of ours, as inetd has it: they can connect from now on."""
         with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-            process = subprocess.Popen([*self._command, *options, "-bw"], stdin=listener)
+            process = subprocess.Popen([*self._command, *options, "-bw"], stdin=listener.fileno())
             self._stack.callback(_end, process)
             return int(listener.getsockname()[1])
 
@@ -207,7 +191,7 @@ def exim_server() -> Iterator[Peer]:
         for path in (root / "conf").iterdir():
             os.chown(path, UID, UID)
         (root / "conf/accounts").write_text(f"{USER}:{{PLAIN}}{PASSWORD}\n")
-        with Dovecot(root, _ACCOUNTS), Exim(root) as exim:
+        with Dovecot(root, ACCOUNTS), Exim(root) as exim:
             yield Peer(
                 name="Exim",
                 port=exim.port,

@@ -4,10 +4,6 @@ OpenSMTPD as a server: STARTTLS, implicit TLS, AUTH from a table, and its own pr
 The paths of its sockets, its queue and its users are built in, so it lives in a
 root folder of its own, in which all of these are a test's: nothing is installed,
 and no user is made.
-
-Debian 12 has OpenSMTPD 6.8 linked with OpenSSL 3. That cannot sign with a key that another of its processes holds, so
-STARTTLS is offered, and every handshake fails (https://github.com/OpenSMTPD/OpenSMTPD/issues/1171); AUTH needs TLS. So
-we try it first, and :class:`Peer` names what works.
 """
 
 from __future__ import annotations
@@ -15,8 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import ssl
 import subprocess
 import tempfile
 import threading
@@ -31,18 +25,22 @@ from tests.interop.servers.common import (
     TIMEOUT,
     USER,
     Peer,
-    PeerMissing,
     free_ports,
     read_maildir,
     write_certificate,
 )
+from tests.interop.servers.packages import PeerMissing, unpacked
 from tests.interop.servers.root import copy_libraries
 
 #: Names a folder into which Debian's package has been unpacked.
 UNPACKED = "SMTPFW_TEST_OPENSMTPD"
 
-#: What it offers on any line; PIPELINING is not among them.
-EXTENSIONS = frozenset({"8BITMIME", "ENHANCEDSTATUSCODES", "SIZE", "DSN"})
+#: PIPELINING is not among them.
+EXTENSIONS = frozenset({"STARTTLS", "8BITMIME", "ENHANCEDSTATUSCODES", "SIZE", "DSN"})
+
+#: What it tells listen(2). Linux answers more with SYN cookies, and forgets them; the client has a connection then on
+#: which it waits for a greeting, and the server has none.
+_BACKLOG = 5
 
 _PROGRAM = "usr/sbin/smtpd"
 _AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
@@ -123,58 +121,39 @@ def opensmtpd_server() -> Iterator[Peer]:
     """
     if os.getuid():
         raise PeerMissing("OpenSMTPD has to be started by root")
-    with _unpacked() as unpacked, tempfile.TemporaryDirectory(prefix="opensmtpd-") as name:
+    packages = unpacked(UNPACKED, "opensmtpd")
+    if not (packages / _PROGRAM).exists():
+        raise PeerMissing(f"there is no {_PROGRAM} in {packages}")
+    with tempfile.TemporaryDirectory(prefix="opensmtpd-") as name:
         root = Path(name)
         root.chmod(0o755)
         port, smtps_port = free_ports(2)
-        _lay_out(root, unpacked, _CONFIGURATION.format(port=port, smtps_port=smtps_port, domain=DOMAIN))
+        _lay_out(root, packages, _CONFIGURATION.format(port=port, smtps_port=smtps_port, domain=DOMAIN))
         with OpenSMTPD(root):
-            ca = root / "conf" / "ca.pem"
-            tls = _tls_works(smtps_port, ca)
             yield Peer(
                 name="OpenSMTPD",
                 port=port,
-                smtps_port=smtps_port if tls else None,
-                ca=ca,
+                smtps_port=smtps_port,
+                ca=root / "conf" / "ca.pem",
                 read=lambda mailbox: read_maildir(root / "mail" / mailbox),
-                mechanisms=frozenset({"PLAIN", "LOGIN"} if tls else ()),
-                extensions=EXTENSIONS | ({"STARTTLS"} if tls else set()),
+                mechanisms=frozenset({"PLAIN", "LOGIN"}),
+                extensions=EXTENSIONS,
+                at_once=_BACKLOG,
             )
 
 
-def _tls_works(port: int, ca: Path) -> bool:
-    context = ssl.create_default_context(cafile=ca)
-    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as line:
-        try:
-            context.wrap_socket(line, server_hostname="localhost").close()
-        except ssl.SSLError:
-            return False
-    return True
-
-
-@contextmanager
-def _unpacked() -> Iterator[Path]:
-    named = os.environ.get(UNPACKED)
-    if named:
-        if not (Path(named) / _PROGRAM).exists():
-            raise PeerMissing(f"{UNPACKED}={named}: there is no {_PROGRAM}")
-        yield Path(named)
-        return
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise PeerMissing(f"there is no apt-get to fetch OpenSMTPD with; {UNPACKED} may name an unpacked one")
-    with tempfile.TemporaryDirectory(prefix="opensmtpd-package-") as name:
-        folder = Path(name)
-        command = ["apt-get", "download", "opensmtpd"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            raise PeerMissing(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
-        (package,) = folder.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "root")], check=True)
-        yield folder / "root"
-
-
-def _lay_out(root: Path, unpacked: Path, configuration: str) -> None:
-    for folder in ("conf", "bin", "dev", "etc/ssl/certs", "mail", "tmp", "run", "var/lib/opensmtpd/empty", "var/spool/smtpd"):
+def _lay_out(root: Path, packages: Path, configuration: str) -> None:
+    for folder in (
+        "conf",
+        "bin",
+        "dev",
+        "etc/ssl/certs",
+        "mail",
+        "tmp",
+        "run",
+        "var/lib/opensmtpd/empty",
+        "var/spool/smtpd",
+    ):
         (root / folder).mkdir(parents=True)
     (root / "var/run").symlink_to("/run")
     (root / "var/spool/smtpd").chmod(0o711)
@@ -186,7 +165,7 @@ def _lay_out(root: Path, unpacked: Path, configuration: str) -> None:
     (root / "etc/group").write_text("".join(f"{name}:x:{id}:\n" for name, id in _USERS.items()))
     for program in _PROGRAMS:
         (root / program).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(unpacked / program, root / program)
+        shutil.copy(packages / program, root / program)
     shutil.copy("/bin/sh", root / "bin/sh")
     copy_libraries(root, *_PROGRAMS, "bin/sh")
     conf = root / "conf"

@@ -1,6 +1,8 @@
 """
 Postfix as a server: smtpd with STARTTLS, with implicit TLS, and with AUTH by Cyrus SASL; virtual(8) stores Maildir.
 
+A message with a field ``X-Refuse-Me`` is refused at its end.
+
 Cyrus SASL keeps passwords in a ``sasldb`` of this server's own, which is what it
 needs for CRAM-MD5 and SCRAM. Its mechanisms and ``saslpasswd2`` are unpacked beside
 Postfix where they are not installed.
@@ -16,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.interop.postfix import PostfixMissing, PostfixProcess, unpacked_postfix
+from tests.interop.postfix import PostfixProcess, unpacked_postfix
 from tests.interop.servers.common import (
     DOMAIN,
     MAILBOXES,
@@ -25,11 +27,11 @@ from tests.interop.servers.common import (
     USER,
     UTF8_MAILBOXES,
     Peer,
-    PeerMissing,
     free_ports,
     read_maildir,
     write_certificate,
 )
+from tests.interop.servers.packages import PeerMissing
 
 HOSTNAME = "postfix.example.net"
 
@@ -55,6 +57,7 @@ virtual_uid_maps = static:{owner}
 virtual_gid_maps = static:{owner}
 local_header_rewrite_clients =
 smtputf8_enable = yes
+header_checks = regexp:{{{{/^X-Refuse-Me:/ REJECT as it wishes}}}}
 smtpd_recipient_limit = 2000
 smtpd_hard_error_limit = 2000
 smtpd_soft_error_limit = 2000
@@ -67,6 +70,7 @@ smtpd_tls_loglevel = 1
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = cyrus
 smtpd_sasl_path = smtpd
+cyrus_sasl_config_path = {folder}/sasl
 smtpd_sasl_local_domain = {hostname}
 smtpd_sasl_security_options = noanonymous
 """
@@ -95,29 +99,26 @@ def postfix_server(mechanisms: Sequence[str] = MECHANISMS) -> Iterator[Peer]:
     :param mechanisms: what it offers for AUTH.
     :raises PeerMissing: if there is no Postfix, or no ``saslpasswd2``.
     """
-    try:
-        with unpacked_postfix() as root, tempfile.TemporaryDirectory(prefix="postfix-server-") as name:
-            folder = Path(name)
-            folder.chmod(0o755)
-            plugins = _sasl_plugins(root)
-            _lay_out(folder, mechanisms)
-            _make_user(folder, root, plugins)
-            port, smtps_port = free_ports(2)
-            main = _MAIN.format(folder=folder, hostname=HOSTNAME, domain=DOMAIN, owner=OWNER)
-            master = _MASTER.format(port=port, smtps_port=smtps_port)
-            with PostfixProcess(root, main, master, sasl=folder / "sasl", sasl_plugins=plugins):
-                yield Peer(
-                    name="Postfix",
-                    port=port,
-                    smtps_port=smtps_port,
-                    ca=folder / "ca.pem",
-                    read=lambda mailbox: read_maildir(folder / "mail" / mailbox),
-                    mechanisms=frozenset(mechanisms),
-                    extensions=EXTENSIONS,
-                    clear_auth=True,
-                )
-    except PostfixMissing as error:
-        raise PeerMissing(str(error)) from None
+    with unpacked_postfix() as root, tempfile.TemporaryDirectory(prefix="postfix-server-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        plugins = _sasl_plugins(root)
+        _lay_out(folder, mechanisms)
+        _make_user(folder, root, plugins)
+        port, smtps_port = free_ports(2)
+        main = _MAIN.format(folder=folder, hostname=HOSTNAME, domain=DOMAIN, owner=OWNER)
+        master = _MASTER.format(port=port, smtps_port=smtps_port)
+        with PostfixProcess(root, main, master, sasl=folder / "sasl", sasl_plugins=plugins):
+            yield Peer(
+                name="Postfix",
+                port=port,
+                smtps_port=smtps_port,
+                ca=folder / "ca.pem",
+                read=lambda mailbox: read_maildir(folder / "mail" / mailbox),
+                mechanisms=frozenset(mechanisms),
+                extensions=EXTENSIONS,
+                clear_auth=True,
+            )
 
 
 def _sasl_plugins(root: Path) -> Path | None:

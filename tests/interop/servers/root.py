@@ -8,7 +8,6 @@ and nothing is installed: no user, no service, no file outside of the folder.
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tests.interop.servers.common import PeerMissing
+from tests.interop.servers.packages import PeerMissing, unpacked
 
 #: Names a folder into which all of :data:`PACKAGES` have been unpacked.
 UNPACKED = "SMTPFW_TEST_PEERS"
@@ -54,12 +53,12 @@ def private_root() -> Iterator[Path]:
     """
     if os.getuid():
         raise PeerMissing("chroot takes root")
-    unpacked = _unpacked()
+    packages = _unpacked()
     with tempfile.TemporaryDirectory(prefix="root-") as name:
         root = Path(name)
         root.chmod(0o755)
         for folder in ("bin", "sbin", "lib"):
-            shutil.copytree(unpacked / "usr" / folder, root / "usr" / folder, symlinks=True)
+            shutil.copytree(packages / "usr" / folder, root / "usr" / folder, symlinks=True)
         for folder in _FOLDERS:
             (root / folder).mkdir(parents=True)
         for folder in ("log", "mail", "spool"):
@@ -97,34 +96,23 @@ def copy_libraries(root: Path, *programs: str, own: Sequence[Path] = ()) -> None
             shutil.copy(path, target)
 
 
-@cache
 def _unpacked() -> Path:
-    """The packages' files: those that the environment names, or freshly downloaded; once for all tests."""
-    named = os.environ.get(UNPACKED)
-    if named:
-        for program in ("usr/sbin/exim4", "usr/sbin/dovecot", "usr/lib/dovecot/lmtp"):
-            if not (Path(named) / program).exists():
-                raise PeerMissing(f"{UNPACKED}={named}: there is no {program}")
-        return Path(named)
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise PeerMissing(f"there is no apt-get to fetch Exim and Dovecot with; {UNPACKED} may name unpacked ones")
-    folder = Path(tempfile.mkdtemp(prefix="packages-"))
-    atexit.register(shutil.rmtree, folder)
-    packages = [*PACKAGES, *_missing_libraries()]
-    done = subprocess.run(
-        ["apt-get", "download", *packages], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        raise PeerMissing(f"apt-get download {' '.join(packages)}: {done.stderr.strip().splitlines()[-1]}")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
+    """The packages' files."""
+    folder = unpacked(UNPACKED, *PACKAGES, *(() if UNPACKED in os.environ else _missing_libraries()))
+    for program in ("usr/sbin/exim4", "usr/sbin/dovecot", "usr/lib/dovecot/lmtp"):
+        if not (folder / program).exists():
+            raise PeerMissing(f"there is no {program} in {folder}")
     return folder
 
 
-def _missing_libraries() -> list[str]:
+@cache
+def _missing_libraries() -> tuple[str, ...]:
     """The packages of libraries that :data:`PACKAGES` depend on, and that are not installed."""
     done = subprocess.run(
         ["apt-cache", "depends", "--important", *PACKAGES], capture_output=True, text=True, check=False
     )
     libraries = sorted(set(re.findall(r"^ *\|?Depends: (lib\S+)$", done.stdout, re.MULTILINE)))
-    return [name for name in libraries if subprocess.run(["dpkg-query", "-s", name], capture_output=True).returncode]
+    # One by one: a name that dpkg has never heard of would be an error for all.
+    return tuple(
+        name for name in libraries if subprocess.run(["dpkg-query", "-s", name], capture_output=True).returncode
+    )

@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.interop.postfix import PostfixMissing, unpacked_postfix
-from tests.interop.servers.common import TIMEOUT, Peer, PeerMissing, free_ports
+from tests.interop.postfix import unpacked_postfix
+from tests.interop.servers.common import TIMEOUT, Peer, free_ports
+from tests.interop.servers.packages import PeerMissing
 
 #: It does not stay root.
 OWNER = "nobody"
@@ -37,34 +38,31 @@ def smtp_sink(*options: str) -> Iterator[Peer]:
     :param options: its own, such as ``-q RCPT``, which hangs up at RCPT; ``-L`` is LMTP.
     :raises PeerMissing: if there is no Postfix.
     """
-    try:
-        with unpacked_postfix() as root, tempfile.TemporaryDirectory(prefix="sink-") as name:
-            program = root / "usr/sbin/smtp-sink"
-            if not program.exists():
-                raise PeerMissing(f"there is no {program}")
-            folder = Path(name)
-            folder.chmod(0o777)
-            (port,) = free_ports(1)
-            command = [str(program), "-4", "-u", OWNER, "-d", f"{folder}/", *options, f"127.0.0.1:{port}", "100"]
-            library_path = str(root / "usr/lib/postfix")
-            with subprocess.Popen(command, env={"LD_LIBRARY_PATH": library_path, "TZ": "UTC"}) as process:
-                try:
-                    _wait_for(port, process)
-                    yield Peer(
-                        name=" ".join(["smtp-sink", *options]),
-                        port=port,
-                        # It has no TLS.
-                        ca=Path("/nonexistent"),
-                        read=lambda mailbox: list(_messages(folder, mailbox)),
-                        mechanisms=frozenset({"PLAIN", "LOGIN"}),
-                        clear_auth=True,
-                        extensions=frozenset() if "-e" in options else EXTENSIONS - {WITHOUT.get(x) for x in options},
-                        protocol="lmtp" if "-L" in options else "smtp",
-                    )
-                finally:
-                    process.terminate()
-    except PostfixMissing as error:
-        raise PeerMissing(str(error)) from None
+    with unpacked_postfix() as root, tempfile.TemporaryDirectory(prefix="sink-") as name:
+        program = root / "usr/sbin/smtp-sink"
+        if not program.exists():
+            raise PeerMissing(f"there is no {program}")
+        folder = Path(name)
+        folder.chmod(0o777)
+        (port,) = free_ports(1)
+        command = [str(program), "-4", "-u", OWNER, "-d", f"{folder}/", *options, f"127.0.0.1:{port}", "100"]
+        library_path = str(root / "usr/lib/postfix")
+        with subprocess.Popen(command, env={"LD_LIBRARY_PATH": library_path, "TZ": "UTC"}) as process:
+            try:
+                _wait_for(port, process)
+                yield Peer(
+                    name=" ".join(["smtp-sink", *options]),
+                    port=port,
+                    # It has no TLS.
+                    ca=Path("/nonexistent"),
+                    read=lambda mailbox: list(_messages(folder, mailbox)),
+                    mechanisms=frozenset({"PLAIN", "LOGIN"}),
+                    clear_auth=True,
+                    extensions=frozenset() if "-e" in options else EXTENSIONS - {WITHOUT.get(x) for x in options},
+                    protocol="lmtp" if "-L" in options else "smtp",
+                )
+            finally:
+                process.terminate()
 
 
 def _messages(folder: Path, mailbox: str) -> Iterable[bytes]:

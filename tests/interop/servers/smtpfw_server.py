@@ -40,7 +40,8 @@ from tests.running import Twistd
 #: What OAuth 2.0 knows the user by.
 TOKEN = "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg=="
 
-_MECHANISMS = frozenset({"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"})
+_SCRAM = frozenset({"SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256-PLUS"})
+_MECHANISMS = _SCRAM | {"PLAIN", "LOGIN", "CRAM-MD5"}
 _EXTENSIONS = frozenset({"STARTTLS", "PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "SIZE"})
 
 _LOOPBACK = "tcp:0:interface=127.0.0.1"
@@ -72,9 +73,8 @@ def smtpfw_server(protocol: str = "smtp", *, unix: bool = False) -> Iterator[Pee
                 certificates=folder,
                 ca=folder / "ca.pem",
                 read=lambda mailbox: read_maildir(folder / "mail" / mailbox),
-                # Nowhere without TLS.
-                mechanisms=frozenset() if unix else _MECHANISMS,
-                extensions=_EXTENSIONS - {"STARTTLS"} if unix else _EXTENSIONS,
+                mechanisms=_MECHANISMS,
+                extensions=_EXTENSIONS,
             )
 
 
