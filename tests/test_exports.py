@@ -70,7 +70,7 @@ def test_the_test_would_see_one() -> None:
 
 
 #: Packages whose modules say what is public in them.
-WITH_NAMES = {"backends", "client", "config", "errors", "policies", "sasl", "testing", "tls"}
+WITH_NAMES = {"backends", "client", "config", "errors", "extensions", "policies", "sasl", "testing", "tls"}
 
 
 def _defined(source: str) -> tuple[set[str], set[str]]:

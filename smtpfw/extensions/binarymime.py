@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.server import ServerConnection
 
+__all__ = ["BODY", "BinaryMIME"]
+
 #: One more word for the BODY of 8BITMIME.
 BODY = Parameter.choice("BODY", "BINARYMIME", default="7BIT")
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.message import OutgoingMessage
     from smtpfw.wire.transaction import Recipient
 
+__all__ = ["SMTPUTF8", "UTF8"]
+
 #: Whether the client asked for internationalized mail.
 UTF8 = Parameter.flag("SMTPUTF8")
 

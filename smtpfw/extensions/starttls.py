@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.client import ClientConnection
     from smtpfw.wire.server import ServerConnection
 
+__all__ = ["StartTLS", "StartTLSExchange"]
+
 _READY = Reply(220, "Ready to start TLS", (2, 0, 0))
 _SOMETHING_BEHIND = Reply(554, "Nothing may follow STARTTLS in clear", (5, 5, 1))
 

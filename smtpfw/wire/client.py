@@ -24,7 +24,7 @@ from smtpfw.errors import BrokenPeer, ClientError, ConnectionFailed, Refused, Re
 from smtpfw.wire.buffer import LineError, ReceiveBuffer
 from smtpfw.wire.config import ClientConfig
 from smtpfw.wire.dialect import Extension
-from smtpfw.wire.exchange import Command, Exchange, Greeting, Hello
+from smtpfw.wire.exchange import Exchange, Greeting, Hello
 from smtpfw.wire.peer import NOBODY, Peer
 from smtpfw.wire.replies import Reply, ReplyReader
 from smtpfw.wire.transaction import Transaction
@@ -38,8 +38,6 @@ __all__ = ["ClientConnection", "Driver"]
 #: RFC 4954 section 4: a challenge may be that long; any other line of a reply has 512 octets (RFC 5321 section
 #: 4.5.3.1.5), and some servers do not count.
 MAX_LINE = 12_288
-
-_RSET = b"RSET\r\n"
 
 
 #: In these there may be an answer due for each chunk, or for each recipient.
@@ -231,9 +229,6 @@ class ClientConnection:
                 # A transaction that is made step by step may be open: whether it is will be seen by the replies.
                 if self._begun and (first.alone or (first.whole and self.stepping)):
                     break
-                if self.needs_reset and first.needs_reset:
-                    self.needs_reset = False
-                    self._waiting.appendleft(Command(_RSET, self._reset))
                 exchange = self._waiting.popleft()
                 self._begun.append(exchange)
                 exchange.turn = self._turn
@@ -401,11 +396,6 @@ class ClientConnection:
         if isinstance(error, ClientError):
             error.peer = error.peer or self.peer_name
         return error
-
-    def _reset(self, result: object) -> None:
-        if isinstance(result, Refused):
-            # What follows could belong to the message before.
-            self.fail(result)
 
     def _broken(self, what: str) -> BrokenPeer:
         return BrokenPeer(what, phase=self.phase, peer=self.peer_name)

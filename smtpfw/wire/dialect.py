@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from smtpfw.wire.transaction import Recipient
     from smtpfw.wire.transfer import Transfer
 
+__all__ = ["Dialect", "Extension", "Offer"]
+
 
 class Extension:
     """

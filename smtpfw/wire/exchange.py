@@ -52,9 +52,7 @@ class Exchange:
     needs_hello = True
     #: Whether all replies to what was asked before have to be there first.
     alone = False
-    #: Whether a transaction of the peer's that was given up has to be reset first.
-    needs_reset = False
-    #: Whether it is a transaction of its own, from its beginning to its end.
+    #: Whether it begins a transaction.
     whole = False
 
     def __init__(self, phase: str, done: Done) -> None:

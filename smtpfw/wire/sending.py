@@ -39,12 +39,12 @@ from smtpfw.wire.transfer import DataTransfer, Transfer
 if TYPE_CHECKING:
     from smtpfw.wire.client import ClientConnection
 
-__all__ = ["Sending"]
+__all__ = ["RSET", "Sending", "refused_reset"]
 
 #: Octets in memory that are written at once; more go out as the peer takes them.
 AT_ONCE = 128 * 1024
 
-_RSET = b"RSET\r\n"
+RSET = b"RSET\r\n"
 _DOT = b".\r\n"
 
 
@@ -94,7 +94,7 @@ class Sending(Exchange):
             # Somebody has given up a transaction, or begun one step by step and left it.
             connection.needs_reset = connection.stepping = False
             connection.transaction = None
-            lines.insert(0, _RSET)
+            lines.insert(0, RSET)
             self.phase = "RSET"
             self._take = Sending._reset_reply
         if connection.pipelining:
@@ -145,12 +145,9 @@ class Sending(Exchange):
         return self._take(self, reply)
 
     def _reset_reply(self, reply: Reply) -> bool:
-        if reply.code >= 400:
-            # Whatever comes behind it could belong to the message before.
-            self._connection.fail(self._refused(reply))
-            return True
         if reply.code >= 300:
-            return self._broken(reply)
+            self._connection.fail(refused_reset(self._connection, reply))
+            return True
         self._say_next()
         self.phase = "MAIL"
         self._take = Sending._mail_reply
@@ -383,6 +380,13 @@ class Sending(Exchange):
             BrokenPeer(f"{reply.code} does not answer {self.phase}", phase=self.phase, peer=connection.peer_name)
         )
         return True
+
+
+def refused_reset(connection: ClientConnection, reply: Reply) -> ClientError:
+    """RSET has failed: whatever comes behind it could belong to the message before."""
+    if reply.code >= 400:
+        return Refused(reply, phase="RSET", peer=connection.peer_name)
+    return BrokenPeer(f"{reply.code} does not answer RSET", phase="RSET", peer=connection.peer_name)
 
 
 def _outcome(results: list[RecipientResult], final: Reply | None, error: Exception | None) -> Any:

@@ -21,7 +21,7 @@ from smtpfw.wire.message import Content, OutgoingMessage
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.results import RecipientResult
-from smtpfw.wire.sending import Sending
+from smtpfw.wire.sending import RSET, Sending, refused_reset
 from smtpfw.wire.transaction import Recipient, Transaction
 
 if TYPE_CHECKING:
@@ -31,15 +31,16 @@ __all__ = ["BodyStep", "MailStep", "QuitStep", "RcptStep", "ResetStep", "VerifyS
 
 
 class MailStep(Command):
-    """MAIL: a transaction begins if the peer accepts it."""
+    """MAIL: a transaction begins if the peer accepts it. One that is open there is reset first."""
 
-    __slots__ = ("_options", "_sender")
-    needs_reset = True
+    __slots__ = ("_options", "_resets", "_sender")
+    whole = True
 
     def __init__(self, sender: Address, options: Options, done: Done) -> None:
         super().__init__(b"MAIL\r\n", done)
         self._sender = sender
         self._options = options
+        self._resets = False
 
     def line(self, connection: ClientConnection) -> bytes:
         # Nobody knows the message yet.
@@ -47,12 +48,35 @@ class MailStep(Command):
         return format_mail(self._sender, connection.peer.mail_parameters(connection, message))
 
     def begin(self, connection: ClientConnection) -> None:
-        super().begin(connection)
+        self._line = self.line(connection)
+        self._resets = connection.needs_reset or connection.transaction is not None
+        if self._resets:
+            # It would take the recipients of what comes now.
+            connection.needs_reset = False
+            connection.transaction = None
+            self.phase = "RSET"
+            connection.write_lines([RSET, self._line] if connection.pipelining else [RSET])
+        else:
+            connection.write_line(self._line)
+        self.sent = connection.pipelining
         connection.stepping = True
 
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
+        if self._resets:
+            return self._reset(connection, reply)
         connection.stepping = reply.code < 300 or connection.transaction is not None
         return super().receive(connection, reply)
+
+    def _reset(self, connection: ClientConnection, reply: Reply) -> bool:
+        if reply.code >= 300:
+            # What follows could belong to the message before.
+            connection.fail(refused_reset(connection, reply))
+            return True
+        self._resets = False
+        self.phase = "MAIL"
+        if not connection.pipelining:
+            connection.write_line(self._line)
+        return False
 
     def accepted(self, connection: ClientConnection, reply: Reply) -> None:
         connection.transaction = Transaction("", self._sender, self._options)
@@ -85,7 +109,7 @@ class ResetStep(Command):
     __slots__ = ()
 
     def __init__(self, done: Done) -> None:
-        super().__init__(b"RSET\r\n", done)
+        super().__init__(RSET, done)
 
     def accepted(self, connection: ClientConnection, reply: Reply) -> None:
         connection.transaction = None

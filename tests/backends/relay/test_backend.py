@@ -199,7 +199,8 @@ class TLSChain:
         self.there = RecordingBackend(honours=frozenset({"REQUIRETLS"}))
         hop = SMTPServerFactory(self.there, ServerConfig(hostname="hop.test"), tls=context, reactor=clock)
         self._hop = MemoryEndpoint(hop)
-        backend = RelayBackend(self._hop, ca=pair, tls_name="localhost", trusted=TRUSTED, reactor=clock, **settings)
+        settings = {"ca": pair, **settings}
+        backend = RelayBackend(self._hop, tls_name="localhost", trusted=TRUSTED, reactor=clock, **settings)
         server = SMTPServerFactory(backend, ServerConfig(hostname="relay.test"), tls=context, reactor=clock)
         self._front = MemoryEndpoint(server)
         self.client = self.run(connect(self._front, tls="required", tls_name="localhost", ca=pair, reactor=clock))
@@ -223,7 +224,7 @@ def test_a_message_that_requires_tls(tmp_path: Path) -> None:
 
 
 def test_it_is_not_offered_where_the_next_hop_is_not_verified(tmp_path: Path) -> None:
-    chain = TLSChain(tmp_path, tls="opportunistic")
+    chain = TLSChain(tmp_path, tls="opportunistic", ca=None)
     with pytest.raises(ExtensionMissing):
         chain.run(chain.client.send_mail("a@sender.test", "b@there.test", BODY, {REQUIRETLS: True}))
     # Others go over TLS all the same.
