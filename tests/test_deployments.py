@@ -51,7 +51,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         'user     = "smtpfw"': 'user = "{user}"',
     },
     "lmtp_agent.toml": {
-        '"unix:/var/spool/postfix/smtpfw/': '"tcp:0:interface=127.0.0.1", "unix:{folder}/smtpfw/',
+        '"unix:/var/spool/postfix/smtpfw/': '"tcp:0:interface=127.0.0.1", "unix:{queue}/smtpfw/',
         '"maildir:/var/mail/': '"maildir:{folder}/mail/',
         'user     = "smtpfw"': 'user = "{user}"',
     },
@@ -65,12 +65,12 @@ class Deployment(Twistd):
     :param name: of the file.
     :param folder: where it runs.
     :param listeners: how many listeners of TCP there are.
-    :param values: what stands for the names in braces, beside ``folder`` and ``user``.
+    :param values: what stands for the names in braces, beside ``folder``, ``queue`` and ``user``.
     """
 
     def __init__(self, name: str, folder: Path, listeners: int = 1, **values: object) -> None:
         text = (DEPLOYMENTS / name).read_text()
-        values = {"folder": folder, "user": getpass.getuser(), **values}
+        values = {"folder": folder, "queue": folder, "user": getpass.getuser(), **values}
         for before, after in INSTEAD[name].items():
             if before in text:
                 text = text.replace(before, re.sub(r"\{(\w+)\}", lambda match: str(values[match[1]]), after))
@@ -135,7 +135,7 @@ def test_all_are_here_and_say_how_to_run_them() -> None:
     for name, instead in INSTEAD.items():
         text = (DEPLOYMENTS / name).read_text()
         assert re.search(rf"^#     twistd -n smtpfw --config \S+/{name}$", text, re.MULTILINE)
-        assert re.search(r"^# (Change|Point): ?|^# Point your program", text, re.MULTILINE)
+        assert re.search(r"^# (Change: |Point your program )", text, re.MULTILINE)
         for before in instead:
             assert before in text, before
         # Nothing else leads out of the test.
@@ -314,16 +314,17 @@ def test_lmtp_agent_behind_postfix() -> None:
         except PeerMissing as error:
             pytest.skip(str(error))
         folder.chmod(0o755)
-        (folder / "smtpfw").mkdir()
-        shutil.chown(folder / "smtpfw", "nobody", MAIL_OWNER)
-        (folder / "smtpfw").chmod(0o2750)
+        aliases = {"info@alias.example": "tim+info@example.org"}
+        postfix = stack.enter_context(Postfix(root, Path("smtpfw/lmtp.sock"), aliases))
+        queue = postfix._folder / "queue"
+        (queue / "smtpfw").mkdir()
+        shutil.chown(queue / "smtpfw", "nobody", MAIL_OWNER)
+        (queue / "smtpfw").chmod(0o2750)
         boxes = folder / "mail" / "example.org"
         for name in ("postmaster", "tim"):
             (boxes / name).mkdir(parents=True)
             shutil.chown(boxes / name, "nobody")
-        served = stack.enter_context(Deployment("lmtp_agent.toml", folder, user="nobody"))
-        aliases = {"info@alias.example": "tim+info@example.org"}
-        postfix = stack.enter_context(Postfix(root, folder / "smtpfw" / "lmtp.sock", aliases))
+        served = stack.enter_context(Deployment("lmtp_agent.toml", folder, queue=queue, user="nobody"))
         recipients = ["tim@example.org", "info@alias.example", "postmaster@example.org", "stranger@example.org"]
         id = postfix.submit("me@client.example", recipients, b"Subject: hello\n\nIt works.\n")
         outcomes = {one.recipient: f"{one.status} {one.dsn}" for one in postfix.deliveries(id, 4)}
@@ -335,7 +336,7 @@ def test_lmtp_agent_behind_postfix() -> None:
         }
         assert served.stop() == 0
         assert "Traceback" not in served.log
-        assert not (folder / "smtpfw" / "lmtp.sock").exists()
+        assert list((queue / "smtpfw").iterdir()) == []
         assert counts(boxes) == {"tim": 1, "postmaster": 1}
         (path,) = (boxes / "tim").glob("new/*")
         assert path.owner() == "nobody"

@@ -62,7 +62,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_what_it_must_and_nothing_of_twisted(wheel: Path) -> None:
     assert wheel.name == f"smtpfw-{smtpfw.__version__}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"smtpfw/py.typed", "smtpfw/service.py", "twisted/plugins/smtpfw_plugin.py"} <= names
+    assert {"smtpfw/py.typed", "smtpfw/service/service.py", "twisted/plugins/smtpfw_plugin.py"} <= names
     assert not {name for name in names if name.startswith(("tests", "examples", "benchmarks", "docs"))}
     assert {name for name in names if name.startswith("twisted/")} == {"twisted/plugins/smtpfw_plugin.py"}
 
