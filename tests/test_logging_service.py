@@ -147,7 +147,7 @@ def test_others_have_formats_of_their_own(tmp_path: Path, short: list[str], twis
     [
         (["--log-format", "jsn"], "--log-format: 'jsn' is none of text, json; did you mean json?"),
         (["--log-level", "all"], "--log-level: 'all' is none of debug, info, warn, error, critical"),
-        (["--protocol-log", "no/log"], "--protocol-log no/log: No such file or directory"),
+        (["--protocol-log", "no/log"], "--protocol-log no/log: no such file or directory"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, words: list[str], line: str) -> None:

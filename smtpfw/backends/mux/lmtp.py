@@ -9,7 +9,7 @@ Rule 2: no target waits for another one, and none is taken back for another's fa
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +25,7 @@ from smtpfw.memory import MemoryBudget
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.transaction import Recipient
 
-__all__ = ["deliver_each", "lmtp_hook"]
+__all__ = ["as_said", "deliver_each", "lmtp_hook"]
 
 
 def lmtp_hook(target: Target, status: IStatusCollector) -> Hook:
@@ -34,6 +34,13 @@ def lmtp_hook(target: Target, status: IStatusCollector) -> Hook:
         return target.hook("data")
     lmtp_data = target.hook("lmtp_data")
     return lambda body: lmtp_data(body, status)
+
+
+def as_said(target: Target, status: IStatusCollector) -> IStatusCollector:
+    """A collector for a target that was told of recipients otherwise than the client says them."""
+    assert target.transaction is not None
+    told = [recipient.address for recipient in target.transaction.recipients]
+    return status if told == target.said else _AsSaid(zip(told, target.said, strict=True), status)
 
 
 async def deliver_each(targets: Iterable[Target], body: IBody, status: IStatusCollector) -> None:
@@ -53,7 +60,7 @@ async def deliver_each(targets: Iterable[Target], body: IBody, status: IStatusCo
 
 def _leg(gate: Gate, target: Target, status: IStatusCollector, memory: MemoryBudget | None) -> Leg:
     assert target.transaction is not None
-    share = _Share([recipient.address for recipient in target.transaction.recipients], status)
+    share = _Share([recipient.address for recipient in target.transaction.recipients], as_said(target, status))
 
     def answer(leg: Leg) -> None:
         if leg.error is None:
@@ -63,6 +70,23 @@ def _leg(gate: Gate, target: Target, status: IStatusCollector, memory: MemoryBud
             share.set_rest(leg.error if isinstance(leg.error, SMTPError) else TryAgainLater())
 
     return Leg(gate, accepted, lmtp_hook(target, share), memory, answer)
+
+
+@implementer(IStatusCollector)
+class _AsSaid:
+    """Gives the status of each recipient to how the client says it."""
+
+    def __init__(self, pairs: Iterable[tuple[Address, Address]], status: IStatusCollector) -> None:
+        self._said: dict[Address, deque[Address]] = {}
+        for told, said in pairs:
+            self._said.setdefault(told, deque()).append(said)
+        self._status = status
+
+    def set_status(self, recipient: Address | Recipient, outcome: Any = None) -> None:
+        """See :meth:`IStatusCollector.set_status`."""
+        address = recipient.address if isinstance(recipient, Recipient) else recipient
+        said = self._said.get(address)
+        self._status.set_status(said.popleft() if said else address, outcome)
 
 
 @implementer(IStatusCollector)

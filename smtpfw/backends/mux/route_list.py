@@ -47,6 +47,10 @@ __all__ = ["DISCARD", "REJECT", "Reject", "Route", "RouteList"]
 _Fits = Callable[[Entry], bool]
 
 
+def _any(entry: Entry) -> bool:
+    return True
+
+
 class RouteList:
     """
     A checked list of routes. Treat it as immutable.
@@ -113,6 +117,19 @@ class RouteList:
         if isinstance(outcome, Reject):
             raise outcome.error()
         return outcome
+
+    def full_address(self, recipient: Address, hostname: str) -> Address:
+        """
+        A recipient as its backend is told: ``<postmaster>`` has the domain that its route is for.
+
+        By its own name, and by a route that names that of this host, it stays as it is: backends complete it so.
+        """
+        domain = self._postmaster_domain
+        if not (recipient.is_postmaster and domain):
+            return recipient
+        if self._find(POSTMASTER, "", _any) or self._find(POSTMASTER, fold(hostname), _any, named=True):
+            return recipient
+        return Address(recipient.local_part, domain)
 
     def problems(self) -> list[str]:
         """

@@ -31,6 +31,9 @@ class Routing(Protocol):
         :raises SMTPError: the refusal, if it is another one.
         """
 
+    def full_address(self, recipient: Address, hostname: str) -> Address:
+        """A recipient as its backend is told: ``<postmaster>`` has the domain that its route is for."""
+
     def describe(self) -> Sequence[tuple[str, IBackend | None]]:
         """In words, each behind "Mail for", and the backend that they lead to; None if they say it all."""
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from smtpfw.backends.mux.lmtp import deliver_each, lmtp_hook
+from smtpfw.backends.mux.lmtp import as_said, deliver_each, lmtp_hook
 from smtpfw.backends.mux.routing import Routing
 from smtpfw.backends.mux.target import Target
 from smtpfw.backends.mux.two_phase import TwoPhaseDelivery
@@ -78,7 +78,8 @@ class MuxSession:
             if any(one.addressed and not one.revocable for one in others):
                 raise TooManyRecipients
         await target.mail(transaction)
-        answer = await target.rcpt(recipient, options)
+        told = self._routes.full_address(recipient, self._connection.hostname)
+        answer = await target.rcpt(recipient, options, told)
         self._accepted.append((recipient, target))
         return answer
 
@@ -99,7 +100,7 @@ class MuxSession:
         """The message, by the rules of :mod:`~smtpfw.backends.mux.lmtp`."""
         targets = self._addressed()
         if len(targets) == 1:
-            return lmtp_hook(targets[0], status)(body)
+            return lmtp_hook(targets[0], as_said(targets[0], status))(body)
         return deliver_each(targets, body, status)
 
     async def verify(self, text: str) -> Any:

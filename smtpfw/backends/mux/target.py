@@ -39,6 +39,7 @@ class Target:
 
     :ivar session: None before it is needed.
     :ivar transaction: with the recipients that this target has accepted; None before it has accepted the sender.
+    :ivar said: these recipients as the client says them.
     """
 
     _log = Logger()
@@ -46,6 +47,7 @@ class Target:
     def __init__(self, backend: IBackend, connection: IConnection) -> None:
         self.session: ISession | None = None
         self.transaction: Transaction | None = None
+        self.said: list[Address] = []
         self._backend = backend
         self._connection = connection
         self._refusal: SMTPError | None = None
@@ -81,16 +83,23 @@ class Target:
             await self._once(ask, self.hook("mail"), transaction.sender, transaction.options)
             self.transaction = Transaction(transaction.id, transaction.sender, transaction.options)
 
-    async def rcpt(self, recipient: Address, options: Options) -> Acceptance:
-        """RCPT; who is accepted is in the transaction from now on."""
-        answer = await ask(self.hook("rcpt"), recipient, options)
+    async def rcpt(self, recipient: Address, options: Options, told: Address | None = None) -> Acceptance:
+        """
+        RCPT; who is accepted is in the transaction from now on.
+
+        :param told: how the session is told of the recipient, if not as the client says it.
+        """
+        told = recipient if told is None else told
+        answer = await ask(self.hook("rcpt"), told, options)
         assert self.transaction is not None
-        self.transaction.recipients.append(Recipient(recipient, options))
+        self.transaction.recipients.append(Recipient(told, options))
+        self.said.append(recipient)
         return answer
 
     def forget(self) -> None:
         """The transaction is over for the session, too; another one begins."""
         self.transaction = None
+        self.said = []
         self._refusal = None
 
     def reset(self, reason: str) -> None:

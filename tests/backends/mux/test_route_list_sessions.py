@@ -17,6 +17,7 @@ from smtpfw.backends.mux import DISCARD, REJECT, MuxBackend, Reject, Route, Rout
 from smtpfw.backends.relay import RelayBackend
 from smtpfw.errors import InsufficientStorage
 from smtpfw.extensions import STANDARD, Auth
+from smtpfw.interfaces import ILMTPSession
 from smtpfw.policies.networks import UNIX
 from smtpfw.sasl import ANONYMOUS, PLAIN, IAnonymousChecker, IPasswordChecker
 from smtpfw.testing import MemoryClient, MemoryEndpoint, RecordingBackend
@@ -291,3 +292,50 @@ class SharedTests(TestCase):
         # Nobody is notified of what is thrown away.
         self.assertEqual(mux(*routes, Route("b.test", DISCARD)).honours, frozenset())
         self.assertIn(b"DSN\r\n", connect(mux(*routes)).send(b"EHLO me\r\n"))
+
+
+@implementer(ILMTPSession)
+class EachAnswers(Session):
+    """An LMTP session that refuses whoever it is told of by another name than it knows."""
+
+    known = "postmaster@a.test"
+
+    async def lmtp_data(self, body: Any, status: Any) -> None:
+        await body.read()
+        transaction = self.connection.transaction
+        assert transaction is not None
+        for recipient in transaction.recipients:
+            status.set_status(recipient.address, None if str(recipient) == self.known else InsufficientStorage())
+
+
+class PostmasterTests(TestCase):
+    """RFC 5321 section 4.5.1: whoever takes mail for a domain takes that for <postmaster>."""
+
+    def told(self, *routes: Route, to: str = "postmaster") -> str:
+        target = next(route.outcome for route in routes if isinstance(route.outcome, RecordingBackend))
+        client = connect(mux(*routes))
+        self.assertEqual(send(client, to), OK)
+        return str(target.messages.pop().recipients[0].address)
+
+    def test_it_has_the_domain_that_its_route_is_for(self) -> None:
+        local = RecordingBackend()
+        self.assertEqual(self.told(Route(["a.test", "b.test"], local)), "postmaster@a.test")
+        self.assertEqual(self.told(Route(["x@c.test", "b.test"], local), to="POSTMASTER"), "POSTMASTER@b.test")
+
+    def test_it_has_none_where_backends_complete_it_rightly(self) -> None:
+        local = RecordingBackend()
+        self.assertEqual(self.told(Route(["postmaster", "a.test"], local)), "postmaster")
+        # This host is mx.test.
+        self.assertEqual(self.told(Route(["a.test", "mx.test"], local)), "postmaster")
+
+    def test_in_lmtp_the_answer_is_for_whoever_was_named(self) -> None:
+        for routes in (
+            [Route("a.test", SessionBackend(EachAnswers))],
+            [Route("a.test", SessionBackend(EachAnswers)), Route("b.test", RecordingBackend())],
+        ):
+            client = connect(mux(*routes), protocol=LMTP)
+            others = ["x@b.test"] * (len(routes) - 1)
+            begin(client, "other@a.test", "postmaster", "postmaster@a.test", *others)
+            client.send(b"DATA\r\n")
+            answers = client.send(MESSAGE + DOT).splitlines(keepends=True)
+            self.assertEqual(answers, [FULL, OK, OK, *[OK] * len(others)])
