@@ -151,7 +151,8 @@ def _strangers(plan: ListenPlan) -> bool:
 def _missing_folder(backend: Any, recipient: Address, hostname: str) -> str:
     """Why a recipient has no mailbox, if mail for it goes into a Maildir; empty if there is one."""
     if isinstance(backend, MuxBackend):
-        backend = backend.routes.find(recipient, hostname, _STRANGER)
+        routes = backend.routes
+        backend, recipient = routes.find(recipient, hostname, _STRANGER), routes.full_address(recipient, hostname)
     if not isinstance(backend, MaildirBackend) or backend.create:
         return ""
     mailboxes = backend.template.mailboxes(recipient.local_part, recipient.domain or hostname)

@@ -154,7 +154,8 @@ class TestPostmaster:
         return advice_of_file(folder, self.ROUTES.format(folder=folder, to=to))
 
     def test_without_a_folder(self, tmp_path: Path) -> None:
-        path = tmp_path / "mx.example.org" / "postmaster"
+        # The domain of its route, and not our own name.
+        path = tmp_path / "example.org" / "postmaster"
         assert self.advice(tmp_path) == [
             f"mail for <postmaster>, which every server has to take, is refused: there is no folder {path}"
         ]
