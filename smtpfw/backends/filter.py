@@ -89,6 +89,11 @@ class FilterBackend:
         """Whether the backend behind passes mail on to others."""
         return bool(getattr(self.target, "relays", False))
 
+    @property
+    def trusted(self) -> Any:
+        """Whose clients the backend behind trusts; None if it does not ask who they are."""
+        return getattr(self.target, "trusted", None)
+
     def new_session(self, connection: IConnection) -> ISession:
         """A session for one connection."""
         return FilterSession(self, connection)

@@ -166,7 +166,8 @@ def _targets(backend: Any) -> list[Any]:
 def _trusted(backend: Any) -> list[Network]:
     """The networks whose clients may do more than others."""
     if not isinstance(backend, MuxBackend):
-        return list(backend.trusted) if passes_on(backend) and isinstance(backend.trusted, Networks) else []
+        trusted = getattr(backend, "trusted", None)
+        return list(trusted) if passes_on(backend) and isinstance(trusted, Networks) else []
     routes = backend.routes
     if not isinstance(routes, RouteList):
         return []

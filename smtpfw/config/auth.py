@@ -122,7 +122,7 @@ def auth_from_string(
 def without_secrets(text: str) -> str:
     """What may be shown of a string: of a kind that is not ours the arguments may be passwords."""
     prefix = text.partition(":")[0]
-    return text if prefix in AUTH.built_in or prefix == "file" or "." in prefix else prefix
+    return text if prefix in AUTH.built_in or prefix == "file" else AUTH.without_arguments(text)
 
 
 def mechanisms_from_string(text: str, available: Mapping[str, ISASLServerFactory]) -> tuple[ISASLServerFactory, ...]:

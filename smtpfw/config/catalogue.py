@@ -117,6 +117,14 @@ class Catalogue(Generic[P]):
             return self._of_python(prefix, positional[0]), positional[1:]
         raise self.unknown(prefix)
 
+    def without_arguments(self, text: str) -> str:
+        """What may be shown of a string: its name, and both parts of a Python name; arguments may be passwords."""
+        prefix, colon, rest = text.partition(":")
+        name = rest.partition(":")[0]
+        if not colon or not name.replace(".", "_").isidentifier() or self._fold(prefix) in self.shelf().names:
+            return prefix
+        return f"{prefix}:{name}" if "." in prefix or names.is_module(prefix) else prefix
+
     def unknown(self, word: str) -> ConfigError:
         """The error for a name that nobody has."""
         known = self.shelf().names

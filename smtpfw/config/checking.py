@@ -26,14 +26,16 @@ from smtpfw.config.advice import warnings_of
 from smtpfw.config.describing import describe_clients, describe_delivery, describe_routes, describe_tls
 from smtpfw.config.descriptors import allow_connections
 from smtpfw.config.listeners import CannotListen, Listener, Seat, bind_all
+from smtpfw.config.logging import try_protocol_log
 from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
 from smtpfw.config.tree import LISTENER
 from smtpfw.config.units import format_size
 from smtpfw.errors import ConfigError
 from smtpfw.server import SMTPServerFactory
 from smtpfw.wire.config import LMTP
+from smtpfw.wire.transcript import printable
 
-__all__ = ["Report", "Section", "check_deliveries", "check_listeners", "check_process"]
+__all__ = ["Report", "Section", "check_deliveries", "check_listeners", "check_process", "check_protocol_log"]
 
 
 @dataclass(slots=True)
@@ -134,6 +136,19 @@ def check_deliveries(plan: ServicePlan, report: Report, seconds: float = PATIENC
             )
         else:
             section.warnings += [str(sentence) for sentence in outcome or ()]
+
+
+def check_protocol_log(plan: ServicePlan, report: Report) -> None:
+    """Try whether the protocol log can be written, if there is one. The process should be who starts the service."""
+    path = plan.settings["protocol_log"]
+    if path in (None, "stderr"):
+        return
+    section = report.begin("The protocol log")
+    section.lines.append(f"What is said on connections is written to {printable(path)}")
+    try:
+        try_protocol_log(path, plan.settings.place_of("protocol_log"))
+    except ConfigError as error:
+        section.attend(error)
 
 
 def check_process(plan: ServicePlan, report: Report) -> None:

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Sequence
 
 from smtpfw.backends.mux import DISCARD, MuxBackend, RouteList
+from smtpfw.config.backends import BACKENDS
 from smtpfw.config.checks import describe_check
 from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
 from smtpfw.config.sockets import BoundSocket
-from smtpfw.config.strings import split_words
 from smtpfw.config.tree import LISTENER
 from smtpfw.wire.config import LMTP
 
@@ -54,13 +54,7 @@ def describe_delivery(delivery: Delivery) -> list[str]:
     """Where mail goes and how durable it is there, in the backend's words; one that says nothing is named."""
     describe = getattr(delivery.backend, "describe", None)
     lines = [str(line) for line in describe()] if describe is not None else []
-    return lines or [f"Mail goes to {_name(delivery.text)}"]
-
-
-def _name(text: str) -> str:
-    """What may be shown of a backend's text: its arguments may be passwords."""
-    prefix, *arguments = split_words(text)
-    return f"{prefix}:{arguments[0]}" if arguments and arguments[0].isidentifier() else prefix
+    return lines or [f"Mail goes to {BACKENDS.without_arguments(delivery.text)}"]
 
 
 def describe_clients(plan: ListenPlan) -> list[str]:

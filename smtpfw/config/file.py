@@ -74,15 +74,17 @@ class _Reader:
         listen = ListenTree(name, self._place(path), limits.over(settings))
         listen.places = {key: self._place((*path, key)) for key in raw}
         listen.settings.place = listen.place
+        known = len(self._problems)
         listen.on = [Text(text, place) for text, place in self._strings(raw, (*path, "on"))]
-        listen.checks = [Text(text, place) for text, place in self._strings(raw, (*path, "checks"))]
-        listen.extensions = [Text(text, place) for text, place in self._strings(raw, (*path, "extensions"))]
         if "trusted" in raw:
             listen.trusted = tuple(text for text, _ in self._strings(raw, (*path, "trusted")))
         if not raw.get("on", []):
             self._problems.add(listen.place_of("on"), 'nowhere to listen; write on = ["tcp:25"], or the like')
         if "auth" in raw:
             listen.auth = self._auth(raw["auth"], (*path, "auth"))
+        listen.is_whole = len(self._problems) == known
+        listen.checks = [Text(text, place) for text, place in self._strings(raw, (*path, "checks"))]
+        listen.extensions = [Text(text, place) for text, place in self._strings(raw, (*path, "extensions"))]
         listen.routes = self._routes(raw, (*path, "routes"))
         return listen
 
@@ -104,6 +106,10 @@ class _Reader:
 
     def _routes(self, raw: Mapping[str, Any], path: KeyPath) -> list[RouteTree]:
         value = raw.get("routes", [])
+        if isinstance(value, dict) and value:
+            # One alone needs no brackets.
+            found = self._route(value, path)
+            return [] if found is None else [found]
         if not isinstance(value, list):
             self._problems.add(
                 self._place(path),

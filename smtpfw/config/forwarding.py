@@ -125,6 +125,8 @@ def arguments_of(
     # Not above: built-in backends are imported when they are asked for.
     from smtpfw.backends.relay.places import DEFAULT_CONFIG
 
+    if defaults.get(GUARDED) is False and "trusted" in given:
+        raise ConfigError("write trusted in [listen.NAME]: its routes ask who may send, and this delivery does not")
     values = {**{name: value for name, value in defaults.items() if name in (*settings, GUARDED)}, **given}
     if "trusted" not in settings:
         values.pop(GUARDED, None)

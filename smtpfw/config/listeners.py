@@ -34,7 +34,16 @@ from smtpfw.wire.config import LMTP, SMTP
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
 
-__all__ = ["CannotListen", "Listener", "Seat", "adopt", "bind_all", "parse_listener", "trusted_by_default"]
+__all__ = [
+    "CannotListen",
+    "Listener",
+    "Seat",
+    "adopt",
+    "bind_all",
+    "check_endpoint",
+    "parse_listener",
+    "trusted_by_default",
+]
 
 #: Where the clients of a listener on loopback come from.
 _LOOPBACK = ("127.0.0.0/8", "::1")
@@ -134,6 +143,21 @@ def parse_listener(text: str, place: Place = _NOWHERE) -> Listener:
     return Listener(text, endpoint + _missing_arguments(description), implicit_tls, place)
 
 
+def check_endpoint(listener: Listener, reactor: object) -> None:
+    """
+    Find out whether Twisted can read the string of a listener; nothing is bound.
+
+    :raises ConfigError: one line that says what is wrong with it.
+    """
+    if parse_description(listener.endpoint).prefix == "systemd":
+        # What was passed is looked at when it is taken.
+        return
+    try:
+        serverFromString(Binder(reactor), listener.endpoint)
+    except Exception as error:
+        raise ConfigError(_explain(listener, error)) from None
+
+
 #: A socket, and whom its connections are to be for.
 Seat = tuple[BoundSocket, "IProtocolFactory"]
 
@@ -156,6 +180,7 @@ def bind_all(
     :raises ConfigError: one line that names the listener and says what to do.
     """
     kept = kept if kept is not None else {}
+    own = [bound for sockets in kept.values() for bound in sockets]
     seats: list[Seat] = []
     new: list[BoundSocket] = []
     try:
@@ -163,7 +188,7 @@ def bind_all(
             if kept.get(listener.endpoint):
                 bound = kept[listener.endpoint].pop(0)
             else:
-                bound = _listen(listener, Binder(reactor))
+                bound = _listen(listener, Binder(reactor), own)
                 new.append(bound)
             seats.append((bound, _with_tls(listener, factory, tls)))
             if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
@@ -202,7 +227,7 @@ def adopt(listener: Listener, sock: socket.socket, reactor: object) -> BoundSock
     return bound
 
 
-def _listen(listener: Listener, binder: Binder) -> BoundSocket:
+def _listen(listener: Listener, binder: Binder, own: Sequence[BoundSocket] = ()) -> BoundSocket:
     switch = Switch()
     outcome: list[object] = []
     try:
@@ -214,10 +239,10 @@ def _listen(listener: Listener, binder: Binder) -> BoundSocket:
         waiting: Deferred[object] = endpoint.listen(switch)
         waiting.addBoth(outcome.append)
     except Exception as error:
-        raise _cannot_listen(listener, error) from None
+        raise _cannot_listen(listener, error, own) from None
     result = outcome[0] if outcome else None
     if isinstance(result, Failure) and result.value is not None:
-        raise _cannot_listen(listener, result.value)
+        raise _cannot_listen(listener, result.value, own)
     if binder.bound is None:
         raise listener.error("endpoints of this type can't be bound before the service runs")
     binder.bound.endpoint, binder.bound.switch = listener.endpoint, switch
@@ -250,19 +275,23 @@ def _missing_arguments(description: Description) -> str:
     )
 
 
-def _cannot_listen(listener: Listener, error: BaseException) -> CannotListen:
-    found = CannotListen(str(listener.error(_explain(listener, error))))
+def _cannot_listen(listener: Listener, error: BaseException, own: Sequence[BoundSocket]) -> CannotListen:
+    found = CannotListen(str(listener.error(_explain(listener, error, own))))
     found.passing = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
     return found
 
 
-def _explain(listener: Listener, error: BaseException) -> str:
-    """What went wrong and what to do, in one line."""
+def _explain(listener: Listener, error: BaseException, own: Sequence[BoundSocket] = ()) -> str:
+    """
+    What went wrong and what to do, in one line.
+
+    :param own: sockets that this process has.
+    """
     description = parse_description(listener.endpoint)
     if isinstance(error, OSError) and description.prefix == "systemd":
         return "the socket that systemd passed does not listen; its unit needs ListenStream= and Accept=no"
     if isinstance(error, OSError):
-        return _explain_os_error(description, error)
+        return _explain_os_error(description, error, own)
     if isinstance(error, (KeyError, IndexError)) and description.prefix == "systemd":
         return f"systemd passed no such socket ({error}); compare Sockets= and FileDescriptorName= of the units"
     if isinstance(error, TypeError) and "::" in listener.endpoint:
@@ -279,11 +308,14 @@ def _explain(listener: Listener, error: BaseException) -> str:
     return f"these arguments are not understood ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def _explain_os_error(description: Description, error: OSError) -> str:
-    where = description.positional[0] if description.positional else description.text
+def _explain_os_error(description: Description, error: OSError, own: Sequence[BoundSocket]) -> str:
+    first = "port" if description.prefix in _INTERNET else "address"
+    where = description.named.get(first, "".join(description.positional[:1])) or description.text
     inet = description.prefix != "unix"
     name = f"port {where}" if inet else where
     if error.errno == errno.EADDRINUSE:
+        if where in [str(one.address if one.family == socket.AF_UNIX else one.address[1]) for one in own]:
+            return f"{name} is in use by this service itself; that change needs a restart"
         hint = f"'ss -ltnp sport = :{where}' shows by whom" if inet else "another server answers there"
         return f"{name} is in use; {hint}"
     if error.errno in (errno.EACCES, errno.EPERM):

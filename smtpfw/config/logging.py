@@ -14,6 +14,7 @@ Rule 3: nothing in a line can begin another, or move the cursor of who reads it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, formatTime
@@ -424,9 +426,34 @@ def make_protocol_log(
     try:
         # Who writes to whom is nobody else's business.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise place.error((error.strerror or str(error)).lower(), path) from None
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, place, error) from None
     return shared_protocol_log(descriptor)
+
+
+def try_protocol_log(path: str, place: Place = _PROTOCOL_LOG) -> None:
+    """
+    Try whether the file of a protocol log could be opened, and make none.
+
+    :param path: a file; it may be absent.
+    :param place: where that stands.
+    :raises ConfigError: if it could not.
+    """
+    folder = Path(path).parent
+    try:
+        if Path(path).exists():
+            if not Path(path).is_fifo():
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        elif not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        elif not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, place, error) from None
+
+
+def _cannot_open(path: str, place: Place, error: Exception) -> ConfigError:
+    return place.error((getattr(error, "strerror", None) or str(error)).lower(), path)
 
 
 def shared_protocol_log(descriptor: int) -> ProtocolLog:

@@ -37,7 +37,11 @@ def extend_path(folders: Sequence[str]) -> None:
 
 def is_module(name: str) -> bool:
     """Whether it is the name of a module that can be imported, one file in a folder of the path, say."""
-    return name.isidentifier() and importlib.util.find_spec(name) is not None
+    try:
+        return name.isidentifier() and importlib.util.find_spec(name) is not None
+    except ValueError:
+        # A program that was started as a script is a module without a spec.
+        return False
 
 
 def find(module_name: str, name: str) -> Any:

@@ -75,14 +75,20 @@ class Problems:
 
     @contextmanager
     def at(self, place: Place, value: str = "") -> Iterator[None]:
-        """Note a ValueError or a ConfigError that comes of what is done here, and go on behind it."""
+        """Note a ValueError, OSError or ConfigError that comes of what is done here, and go on behind it."""
         try:
             yield
+        except OSError as error:
+            # Its own text would repeat a path, of any length.
+            self.add(place, (error.strerror or str(error)).lower(), value)
         except (ValueError, ConfigError) as error:
             self.add(place, error, value)
 
     def __bool__(self) -> bool:
         return bool(self._errors)
+
+    def __len__(self) -> int:
+        return len(self._errors)
 
     def check(self) -> None:
         """

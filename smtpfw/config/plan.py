@@ -11,15 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from smtpfw.backends.mux import MuxBackend, Route, RouteList
 from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config import names
 from smtpfw.config.auth import auth_from_string, mechanisms_from_string, without_secrets
-from smtpfw.config.backends import BUILT_IN, backend_from_string, backend_from_table
+from smtpfw.config.backends import BACKENDS, BUILT_IN, backend_from_string, backend_from_table
 from smtpfw.config.certificates import Stores, StoresOfPlan
 from smtpfw.config.checks import check_from_string
 from smtpfw.config.extensions import LEAVE_OUT, extensions_of
 from smtpfw.config.forwarding import GUARDED, defaults_for
-from smtpfw.config.listeners import Listener, parse_listener
+from smtpfw.config.listeners import Listener, check_endpoint, parse_listener, trusted_by_default
 from smtpfw.config.places import Problems
 from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
@@ -142,7 +143,8 @@ class _Planner:
         for listen in tree.listen:
             self._listeners[listen.name] = self._parse_listeners(listen)
         for name, text in tree.deliver.items():
-            shown = text.text if text.table is None else ""
+            # Never the whole: its arguments may be passwords.
+            shown = BACKENDS.without_arguments(text.text) if text.table is None else ""
             with problems.at(text.place, shown):
                 self._deliveries[name] = Delivery(name, text.text, self._deliver(text))
         self._find_twins()
@@ -162,7 +164,8 @@ class _Planner:
         seen: dict[str, Listener] = {}
         for listener in (listener for listeners in self._listeners.values() for listener in listeners):
             # Port 0 is another one each time.
-            if parse_description(listener.endpoint).positional[:1] == ("0",):
+            description = parse_description(listener.endpoint)
+            if "0" in (*description.positional[:1], description.named.get("port")):
                 continue
             other = seen.setdefault(listener.endpoint, listener)
             if other is not listener:
@@ -213,7 +216,10 @@ class _Planner:
         listeners = []
         for on in listen.on:
             with self._problems.at(on.place, on.text):
-                listeners.append(parse_listener(on.text, on.place))
+                listener = parse_listener(on.text, on.place)
+                check_endpoint(listener, self._reactor)
+                listeners.append(listener)
+        listen.is_whole = listen.is_whole and len(listeners) == len(listen.on)
         return listeners
 
     def _deliver(self, text: Text) -> IBackend:
@@ -222,7 +228,9 @@ class _Planner:
             # The command line: nobody but the backend asks who the client is.
             (listen,) = self._tree.listen
             backend = backend_from_string(text.text, defaults_for(self._listeners[listen.name], hostname))
-            if passes_on(backend) and not (getattr(backend, "trusted", True) or listen.auth):
+            if _is_open(backend):
+                self._guard(backend, listen)
+            elif passes_on(backend) and not (getattr(backend, "trusted", True) or listen.auth):
                 raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
             if passes_on(backend) and getattr(getattr(backend, "trusted", None), "everybody", False):
                 raise ConfigError("trusted= is everybody, which makes an open relay; name the networks that are yours")
@@ -231,6 +239,23 @@ class _Planner:
         if text.table is None:
             return backend_from_string(text.text, defaults)
         return backend_from_table(text.text, text.table, defaults)
+
+    def _guard(self, backend: IBackend, listen: ListenTree) -> MuxBackend:
+        """
+        One route to a relay that does not ask who the client is: it is guarded, as those of a file are.
+
+        :raises ConfigError: if nobody could use it.
+        """
+        trusted = trusted_by_default(self._listeners[listen.name])
+        if not (trusted or listen.auth):
+            raise ConfigError("it passes mail on, and nobody could send; give --auth, or listen on loopback alone")
+        if listen.auth and self._tree.users[listen.auth.users].text == "session":
+            raise ConfigError(
+                "it passes mail on and has no trusted, so it is asked behind a guard, which its sessions can't be; "
+                "give it an attribute trusted, or --auth another kind"
+            )
+        routes = RouteList([Route("*", backend)], trusted=trusted, auth=listen.auth is not None)
+        return MuxBackend(routes, owns_targets=False)
 
     def _config(self, settings: Values) -> ServerConfig | None:
         server = {name: settings[name] for name in SERVER_NAMES}
@@ -330,7 +355,16 @@ class _Planner:
     ) -> IBackend | None:
         if listen.routes is None:
             delivery = self._deliveries.get(listen.deliver)
-            return None if delivery is None else delivery.backend
+            if delivery is None:
+                return None
+            return self._guard(delivery.backend, listen) if _is_open(delivery.backend) else delivery.backend
         broken = [name for name in self._tree.deliver if name not in self._deliveries]
         broken += [name for key, name in self._tree.broken if key == "deliver"]
         return backend_of_routes(listen, self._deliveries, broken, listeners, self._problems)
+
+
+def _is_open(backend: Any) -> bool:
+    """Whether a relay carries anybody's mail: it, or one behind a table of routes, has no ``trusted`` to ask."""
+    if not passes_on(backend) or getattr(backend, "trusted", None) is not None:
+        return False
+    return not isinstance(backend, MuxBackend) or any(map(_is_open, backend.routes.backends))

@@ -14,7 +14,8 @@ from smtpfw.config.tree import ServiceTree, tree_of_options
 
 __all__ = ["read_tree"]
 
-#: What may be given beside a file, and counts more than what it says there.
+#: What may be given beside a file, and counts more than what it says at its top, in [limits] and in [log]. What a
+#: listener says of its own counts more still.
 _BESIDE = frozenset(name for table in (schema.SERVICE, schema.LIMITS, schema.LOG) for name in table.settings.values())
 
 

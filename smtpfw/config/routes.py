@@ -19,6 +19,12 @@ from smtpfw.policies.networks import Networks
 
 __all__ = ["Named", "backend_of_routes"]
 
+#: How a sentence about a route for nobody ends, and what to do.
+_REMEDIES = {
+    "nobody can or is": "; name the domains that are yours, or write auth or trusted",
+    "nobody can": "; write auth",
+}
+
 
 class Named(Protocol):
     """A place to deliver to."""
@@ -42,7 +48,7 @@ def backend_of_routes(
     :return: None if something is wrong.
     """
     routes = [_route(route, deliveries, broken, problems) for route in listen.routes or ()]
-    trusted = Networks()
+    trusted, known = Networks(), len(problems)
     with problems.at(listen.place_of("trusted")):
         trusted = Networks(trusted_by_default(listeners) if listen.trusted is None else listen.trusted)
         if trusted.everybody and any(route is not None and passes_on(route.outcome) for route in routes):
@@ -54,9 +60,16 @@ def backend_of_routes(
             [route for route in routes if route is not None], trusted=trusted, auth=listen.auth is not None
         )
         for position, sentence in found.faults():
-            problems.add((listen.routes or [])[position].place, sentence)
+            # Otherwise who the clients are is not known, and what follows from it would hide the mistake.
+            if listen.is_whole and len(problems) == known:
+                problems.add((listen.routes or [])[position].place, sentence + _remedy(sentence))
         return MuxBackend(found, owns_targets=False)
     return None
+
+
+def _remedy(sentence: str) -> str:
+    """What to do where a route is for nobody; where another takes all, that says it."""
+    return next((remedy for end, remedy in _REMEDIES.items() if sentence.endswith(end)), "")
 
 
 def _route(

@@ -117,6 +117,7 @@ class ListenTree:
 
     :ivar settings: its own, over those of the service.
     :ivar places: where its keys stand.
+    :ivar is_whole: whether all could be read that says who its clients are.
     :ivar routes: None for one that takes everything, as the command line has it.
     :ivar deliver: where everything goes then.
     """
@@ -132,6 +133,7 @@ class ListenTree:
     trusted: tuple[str, ...] | None = None
     extensions: list[Text] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
+    is_whole: bool = True
 
     def place_of(self, key: str) -> Place:
         """Where a key of it stands, or where it could."""

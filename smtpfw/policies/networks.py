@@ -5,7 +5,7 @@ Networks as an operator writes them, and the check that lets only those in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface, ip_network
 
 from twisted.internet.address import UNIXAddress
 
@@ -65,7 +65,9 @@ class Networks:
     @property
     def everybody(self) -> bool:
         """Whether each client of IPv4, or of IPv6, is among them."""
-        return any(network.prefixlen == 0 for network in self)
+        # Two halves are the whole, too.
+        both = (collapse_addresses(self._ipv4), collapse_addresses(self._ipv6))
+        return any(network.prefixlen == 0 for networks in both for network in networks)
 
     def __bool__(self) -> bool:
         return bool(self._ipv4 or self._ipv6 or self._unix)

@@ -370,6 +370,9 @@ class SMTPServerProtocol(Protocol):
             self.transport.loseWriteConnection()
             self._lingering = self.factory.clock.callLater(LINGER_SECONDS, self._lose)
         else:
+            if self._reason == "shutdown":
+                # By TLS the peer is to say that it closes, too; one that says nothing must not hold up the end.
+                self._lingering = self.factory.clock.callLater(LINGER_SECONDS, self.transport.abortConnection)
             self.transport.loseConnection()
 
     def _linger(self, octets: int) -> None:

@@ -11,6 +11,7 @@ process becomes that one, for good.
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from twisted.python.util import switchUID
 
 from smtpfw.config import ServicePlan
-from smtpfw.config.checking import Report, check_deliveries, check_listeners, check_process
+from smtpfw.config.checking import Report, check_deliveries, check_listeners, check_process, check_protocol_log
 from smtpfw.errors import ConfigError
 from smtpfw.service.privileges import Account, account_of, set_umask
 
@@ -43,6 +44,8 @@ def check_service(make_plan: Any, reactor: Any, twistd: Mapping[str, Any] | None
         return 1
     report = Report()
     check_listeners(plan, report, reactor)
+    # The service opens it before it becomes somebody else.
+    check_protocol_log(plan, report)
     _become(account, twistd)
     check_deliveries(plan, report)
     check_process(plan, report)
@@ -56,7 +59,15 @@ def _become(account: Account | None, twistd: Mapping[str, Any] | None) -> None:
     if twistd is not None and account is None:
         uid, gid = twistd.get("uid"), twistd.get("gid")
     if os.geteuid() == 0 and (uid or gid):
-        switchUID(uid, gid)
+        switchUID(uid, _group_of(uid) if gid is None and uid is not None else gid)
+
+
+def _group_of(uid: int) -> int:
+    """The group of a user, for whom none was named; switchUID sets groups, and would not know which."""
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return os.getgid()
 
 
 def _print(lines: list[str]) -> None:

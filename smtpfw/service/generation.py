@@ -58,6 +58,9 @@ class Generation:
         ]
         self.seats: list[list[Seat]] = []
         self._started: list[Delivery] = []
+        self._beginning: Delivery | None = None
+        self._stopping: list[Deferred[Any]] = []
+        self._unwanted = False
         self._watchers = [Watcher(store, reactor) for store in plan.stores]
 
     def bind(self, others: Iterable[BoundSocket] = ()) -> None:
@@ -121,12 +124,22 @@ class Generation:
         :raises Exception: what the first that can't start has raised; those before it have been stopped again.
         """
         for delivery in self.plan.deliveries:
+            self._beginning = delivery
             try:
                 await maybeDeferred(getattr(delivery.backend, "start", _nothing))
             except Exception:
                 await self.stop_deliveries()
                 raise
             self._started.append(delivery)
+            if self._unwanted:
+                # Nobody waits for it any longer, and nobody else would stop it.
+                await self.stop_deliveries()
+                return
+        self._beginning = None
+
+    def unready(self) -> str:
+        """What :meth:`start` is waiting for, in words."""
+        return "nothing" if self._beginning is None else f"{self._beginning.name}: the backend"
 
     def stop(self, grace: float) -> Deferred[Any]:
         """
@@ -161,12 +174,18 @@ class Generation:
         return succeed(None)
 
     def stop_deliveries(self) -> Deferred[Any]:
-        """Stop every delivery that has started, all at the same time; one that fails is logged."""
+        """
+        Stop every delivery that has started, all at the same time; one that fails is logged.
+
+        :return: fires when all are stopped, those too that an earlier call has begun to stop.
+        """
+        self._unwanted = True
         started, self._started = self._started, []
         stopping = [maybeDeferred(getattr(delivery.backend, "stop", _nothing)) for delivery in started]
         for delivery, one in zip(started, stopping, strict=True):
             one.addErrback(self._complain, f"{delivery.name}: the backend could not be stopped in order")
-        return DeferredList(stopping)
+        self._stopping += stopping
+        return DeferredList(self._stopping)
 
     def _look_no_more(self) -> None:
         for watcher in self._watchers:

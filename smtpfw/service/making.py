@@ -8,20 +8,27 @@ bound then and taken over when the service starts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from smtpfw.config import ServicePlan, make_plan, read_tree
 from smtpfw.config.certificates import Stores
 from smtpfw.config.logging import make_observer, make_protocol_log, make_worker_observer, shared_protocol_log
 from smtpfw.config.options import ServerOptions
+from smtpfw.config.sockets import BoundSocket
 from smtpfw.config.toml import read_octets
+from smtpfw.config.tree import Values
 from smtpfw.errors import ConfigError
 from smtpfw.service.generation import Generation
+from smtpfw.service.hangup import EarlyHangup
 from smtpfw.service.launcher import Launcher
 from smtpfw.service.privileges import account_of, set_umask
 from smtpfw.service.service import SMTPService
@@ -30,6 +37,11 @@ from smtpfw.service.worker import Task, WorkerService
 from smtpfw.service.workers import Workers
 
 __all__ = ["Options", "makeService"]
+
+#: Settings of the process, which belong to no configuration that comes after the first one.
+_FOR_GOOD = ("user", "group", "umask", "log_format", "log_level", "protocol_log")
+
+_log = Logger()
 
 
 class Options(ServerOptions):
@@ -64,6 +76,9 @@ def makeService(options: ServerOptions) -> IService:
     # Not above: twistd loads this module after --reactor was obeyed, but other importers may not have chosen yet.
     from twisted.internet import reactor
 
+    if options.parent is not None:
+        # Another program than twistd has its own use for signals.
+        EarlyHangup().listen()
     task = Task.take(os.environ)
     try:
         return _make_service(options, reactor) if task is None else _make_worker(options, reactor, task)
@@ -93,12 +108,23 @@ def _make_service(options: ServerOptions, reactor: Any) -> IService:
             return Generation(plan, reactor, transcripts)
         return Workers(share_of(plan, workers), reactor, workers, launcher, octets)
 
-    def again() -> Generation:
-        octets = _octets(options)
-        plan = _plan(options, reactor, octets, stores)
-        if plan.settings["workers"] != workers:
-            raise plan.settings.place_of("workers").error(f"another number than {workers} needs a restart")
-        return make(plan, octets)
+    folder = _folder_of_paths(twistd)
+
+    def again(sockets: Iterable[BoundSocket]) -> Generation:
+        with contextlib.ExitStack() as stack:
+            if folder is not None:
+                try:
+                    stack.enter_context(contextlib.chdir(folder))
+                except OSError as problem:
+                    raise ConfigError(f"{folder}: {problem.strerror}; relative paths begin in this folder") from None
+            octets = _octets(options)
+            plan = _plan(options, reactor, octets, stores)
+            if plan.settings["workers"] != workers:
+                raise plan.settings.place_of("workers").error(f"another number than {workers} needs a restart")
+            generation = make(plan, octets)
+            generation.bind(sockets)
+        _warn_of_changes(settings, plan.settings)
+        return generation
 
     generation = make(plan, octets)
     generation.bind()
@@ -114,6 +140,25 @@ def _make_worker(options: ServerOptions, reactor: Any, task: Task) -> IService:
     transcripts = None if task.protocol_log is None else shared_protocol_log(task.protocol_log)
     generation = Generation(share_of(plan, task.workers), reactor, transcripts)
     return WorkerService(generation, reactor, task, observer, account_of(plan.settings, options.parent))
+
+
+def _folder_of_paths(twistd: Any) -> Path | None:
+    """
+    Where relative paths begin, when that is not the folder that the process will be in.
+
+    twistd goes to its ``--rundir`` after the service was made. With ``--chroot`` there is no way back.
+    """
+    if twistd is None or twistd.get("chroot"):
+        return None
+    folder = Path.cwd()
+    return None if (folder / twistd["rundir"]).resolve() == folder else folder
+
+
+def _warn_of_changes(before: Values, after: Values) -> None:
+    for name in _FOR_GOOD:
+        if after[name] != before[name]:
+            warning = after.place_of(name).error(f"another {name} than at the start needs a restart")
+            _log.warn("{line}", line=str(warning))
 
 
 def _octets(options: ServerOptions) -> bytes | None:

@@ -70,7 +70,7 @@ def account_of(settings: Values, twistd: Mapping[str, Any] | None) -> Account | 
         raise place.error("only twistd changes it; here the program does", user)
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
+    except (KeyError, OverflowError, ValueError):
         raise place.error("there is no such user; 'getent passwd' lists them", user) from None
     account = Account(entry.pw_uid, entry.pw_gid if group is None else _group(settings))
     if os.geteuid() == 0:
@@ -100,7 +100,7 @@ def _group(settings: Values) -> int:
     group = settings["group"]
     try:
         entry = grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)
-    except (KeyError, OverflowError):
+    except (KeyError, OverflowError, ValueError):
         raise settings.place_of("group").error("there is no such group; 'getent group' lists them", group) from None
     return entry.gr_gid
 

@@ -1,11 +1,12 @@
 """
 What each of several workers may do: its share of the limits.
 
-Rule: a limit that counts over connections is divided by the number of workers
-and rounded up, so that all together keep to what the operator has written. What
-holds for one connection or one message is the same in each. A check that counts
-has a method ``share(workers)``, which gives its like with a part of its limits;
-one without it counts in each worker alone.
+Rule: a limit of a listener that counts over connections is divided by the
+number of workers and rounded up, so that all of them together keep to what the
+operator has written for that listener, but for the rounding. What holds for one
+connection or one message is the same in each. A check that counts has a method
+``share(workers)``, which gives its like with a part of its limits; one without
+it counts in each worker alone.
 """
 
 from __future__ import annotations

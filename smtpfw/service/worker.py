@@ -120,9 +120,9 @@ class WorkerService(SMTPService):
         )
         super().__init__(generation, reactor, observer=observer, account=account)
 
-    def _accept(self, _: object) -> None:
-        self._generation.take_over()
-        allow_connections(sum(listen.config.max_connections for listen in self._generation.plan.listen))
+    def _accept(self, generation: Generation) -> None:
+        generation.take_over()
+        allow_connections(sum(listen.config.max_connections for listen in generation.plan.listen))
         self._link.say("ready")
 
     def _handle_signals(self) -> None:

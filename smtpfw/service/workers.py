@@ -42,6 +42,13 @@ MAX_DELAY = 30.0
 #: Seconds that a worker has for something that takes it no time at all.
 PATIENCE = 3.0
 
+#: Seconds that a worker has behind the grace time: sessions close and deliveries say goodbye. With the default grace
+#: time they are over before TimeoutStopSec of the unit is, which would be a failure.
+ENDING = 9.0
+
+#: Seconds that a worker has to become ready, when it takes the place of another.
+READY_LIMIT = 60.0
+
 #: Seconds between two looks at the length of the log.
 LOG_INTERVAL = 5.0
 
@@ -81,6 +88,7 @@ class Workers(Generation):
         self._leaving = False
         self._gone: list[Deferred[None]] = []
         self._looking: IDelayedCall | None = None
+        self._limits: dict[Worker, IDelayedCall] = {}
 
     def bind(self, others: Iterable[BoundSocket] = ()) -> None:
         """As :meth:`Generation.bind`, and have a socket for each worker where that is possible."""
@@ -115,6 +123,7 @@ class Workers(Generation):
         self._reactor.callWhenRunning(running.callback, None)
         await running
         if self._leaving:
+            # Stopped before it began.
             return
         self._starting = Deferred()
         log = self._log_file
@@ -129,6 +138,11 @@ class Workers(Generation):
             raise
         finally:
             self._starting = None
+
+    def unready(self) -> str:
+        """The workers that :meth:`start` is waiting for, in words."""
+        unready = [worker for _, worker in sorted(self._workers.items()) if not worker.ready]
+        return ", ".join(f"worker {worker.number}, process {worker.pid}" for worker in unready) or "a worker"
 
     def take_over(self) -> None:
         """New connections are for this configuration from now on."""
@@ -146,8 +160,8 @@ class Workers(Generation):
                 call.cancel()
 
     def stop(self, grace: float) -> Deferred[Any]:
-        """End all connections, and the workers."""
-        return self._leave("drain")
+        """End all connections, and the workers; who hangs is killed some time behind the grace time."""
+        return self._leave("drain", grace + ENDING)
 
     def retire(self) -> Deferred[Any]:
         """Have the workers end when their last connections are gone by themselves."""
@@ -177,11 +191,15 @@ class Workers(Generation):
                 self._begun(ConfigError(f"worker {number}: {sys.executable} can't be started: {error.strerror}"))
             return
         self._workers[number] = worker
+        if self._serving:
+            # Before, it is the start that has a limit.
+            self._limits[worker] = self._reactor.callLater(READY_LIMIT, self._hangs, worker)
         worker.begin(link)
 
     def _told(self, worker: Worker, line: str) -> None:
         if line == "ready":
             worker.ready, worker.since = True, time.monotonic()
+            self._end_limit(worker)
             if self._serving:
                 self._log.info("Worker {number} serves, process {pid}", number=worker.number, pid=worker.pid)
                 self._divide()
@@ -190,7 +208,23 @@ class Workers(Generation):
         elif line == "retired":
             worker.has_retired()
 
+    def _hangs(self, worker: Worker) -> None:
+        del self._limits[worker]
+        self._log.error(
+            "Worker {number}, process {pid}, is not ready after {limit:g} s; it is killed",
+            number=worker.number,
+            pid=worker.pid,
+            limit=READY_LIMIT,
+        )
+        worker.kill()
+
+    def _end_limit(self, worker: Worker) -> None:
+        limit = self._limits.pop(worker, None)
+        if limit is not None:
+            limit.cancel()
+
     def _ended(self, worker: Worker, how: str) -> None:
+        self._end_limit(worker)
         if self._workers.get(worker.number) is worker:
             del self._workers[worker.number]
         if self._leaving:
@@ -235,7 +269,8 @@ class Workers(Generation):
             else:
                 self._starting.errback(problem)
 
-    def _leave(self, word: str) -> Deferred[None]:
+    def _leave(self, word: str, limit: float | None = None) -> Deferred[None]:
+        """Say so to all; who is still there after so many seconds is killed."""
         self._leaving = True
         delayed, self._delayed = self._delayed, {}
         for call in delayed.values():
@@ -249,20 +284,19 @@ class Workers(Generation):
             return succeed(None)
         gone: Deferred[None] = Deferred()
         self._gone.append(gone)
+        if limit is not None:
+            call = self._reactor.callLater(limit, self._kill)
+            gone.addCallback(lambda _: call.cancel() if call.active() else None)
         return gone
 
     def _end_now(self) -> Deferred[None]:
-        gone = self._leave("end")
-        call = self._reactor.callLater(PATIENCE, self._kill)
-
-        def cancel(result: None) -> None:
-            if call.active():
-                call.cancel()
-
-        return gone.addCallback(cancel)
+        return self._leave("end", PATIENCE)
 
     def _kill(self) -> None:
         for worker in list(self._workers.values()):
+            self._log.warn(
+                "Worker {number}, process {pid}, does not end; it is killed", number=worker.number, pid=worker.pid
+            )
             worker.kill()
 
     def _all_gone(self) -> None:
@@ -310,6 +344,21 @@ class _Held:
 
 
 def _keep(octets: bytes) -> Any:
-    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - workers read it as long as there are any
-    file.write(octets)
+    """
+    Keep what workers shall read.
+
+    :raises ConfigError: if there is no room for it.
+    """
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - workers read it as long as there are any
+        try:
+            # On a disk that is almost full, write() takes a part and says so; half a file may be a valid one.
+            rest = memoryview(octets)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except BaseException:
+            file.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"no copy of the configuration could be kept for the workers: {error.strerror}") from None
     return file

@@ -23,10 +23,15 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.ssl import CertificateOptions
 
 from smtpfw.errors import ConfigError
 from smtpfw.tls.pem import checked_context, find_chain, find_key, own_certificate, read_file, reason_of
+
+#: Octets of a certificate and its chain. Twisted hands 32 KiB of a handshake to the socket, and of a longer flight the
+#: rest never: both sides would wait. The other messages of the flight have their share.
+MAX_CHAIN = 30_000
 
 __all__ = ["Group", "NameTable", "ServerCertificate", "names_of", "read_certificate", "utc_now"]
 
@@ -98,6 +103,12 @@ def read_certificate(
         not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     except ValueError as error:
         raise ConfigError(f"{path}: a certificate in this file can't be read ({reason_of(error)})") from None
+    octets = sum(len(one.public_bytes(Encoding.DER)) for one in (leaf, *options["extraCertChain"]))
+    if octets > MAX_CHAIN:
+        raise ConfigError(
+            f"{path}: certificate and chain have {octets} octets, and no more than {MAX_CHAIN} go into a TLS handshake "
+            "here; take a certificate with fewer names"
+        )
     checked_context(CertificateOptions(**options), path, key_path)
     return ServerCertificate(
         path=path,

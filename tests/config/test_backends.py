@@ -198,5 +198,7 @@ def test_a_mistake_is_one_line(text: str, expected: str) -> None:
 
 
 def test_the_line_names_the_option() -> None:
-    for text in ("maildri:/x", "mailcode.own:Inbos", "discard:x"):
-        assert mistakes("--backend", text) == [f"--backend {text}: {complaint(text)}"]
+    # And no argument, which may be a password.
+    shown = {"maildri:/x": "maildri", "mailcode.own:Inbos:x": "mailcode.own:Inbos", "discard:x": "discard"}
+    for text, name in shown.items():
+        assert mistakes("--backend", text) == [f"--backend {name}: {complaint(text)}"]

@@ -14,7 +14,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from smtpfw.config import ServicePlan
-from smtpfw.config.checking import Report, check_deliveries, check_listeners, check_process
+from smtpfw.config.checking import Report, check_deliveries, check_listeners, check_process, check_protocol_log
 from smtpfw.config.plan import Delivery
 from smtpfw.errors import ConfigError
 from smtpfw.testing import RecordingBackend
@@ -179,10 +179,21 @@ def test_one_port_for_two_listeners(tmp_path: Path) -> None:
     assert [len(section(report, f"Listener {name}").warnings) for name in "ab"] == [0, 1]
 
 
+@pytest.mark.parametrize(("name", "status"), [("new.log", 0), ("old.log", 0), ("absent/x.log", 1), ("folder", 1)])
+def test_a_protocol_log_is_tried_and_not_made(name: str, status: int, tmp_path: Path) -> None:
+    (tmp_path / "old.log").write_text("said\n")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    report = Report()
+    check_protocol_log(plan_of("--backend", "memory", "--protocol-log", str(tmp_path / name)), report)
+    assert report.status == status
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "old.log").read_text() == "said\n"
+
+
 @pytest.mark.parametrize(
     ("listen", "expected"),
     [
-        ("tcpp:2525", "unknown endpoint type 'tcpp'; did you mean tcp?"),
         ("tcp:2525:interface=203.0.113.77", "this machine has no address '203.0.113.77'"),
         ("unix:/nowhere/at/all.sock", "the folder of /nowhere/at/all.sock does not exist"),
     ],

@@ -6,7 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from smtpfw.config import ServicePlan
+from smtpfw.config.backends import BACKENDS
 from smtpfw.config.describing import describe_running
 from tests.config.plans import plan_of, plan_of_file
 
@@ -57,6 +60,21 @@ def test_several_listeners_and_deliveries(tmp_path: Path) -> None:
         "out: Mail goes on to 192.0.2.1:25 (TLS if it is offered), as it arrives.",
         "out: A 250 means: the next server has said so. Nothing is stored here.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("memory:secret", "memory"),
+        ("nobody:secret", "nobody"),
+        ("relay:a.test:login=secret", "relay"),
+        ("smtpfw.testing:RecordingBackend:secret", "smtpfw.testing:RecordingBackend"),
+        ("smtpfw.testing:secret=1", "smtpfw.testing"),
+        ("json:JSONDecoder:secret", "json:JSONDecoder"),
+    ],
+)
+def test_no_argument_is_shown(text: str, shown: str) -> None:
+    assert BACKENDS.without_arguments(text) == shown
 
 
 def test_a_backend_that_says_nothing_is_named_without_its_arguments() -> None:

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from smtpfw.config.listeners import Listener, bind_all, parse_listener
+from smtpfw.config.listeners import CannotListen, Listener, bind_all, parse_listener
 from smtpfw.config.places import Place, Problems
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
@@ -254,3 +254,13 @@ def _has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_port_that_this_service_has_itself(bind: Bind) -> None:
+    (bound,) = bind("tcp:0:interface=127.0.0.1")
+    port = bound.address[1]
+    other = parse_listener(f"tcp:port={port}:interface=0.0.0.0")
+    with pytest.raises(CannotListen, match=f"port {port} is in use; 'ss -ltnp sport = :{port}' shows by whom"):
+        bind_all((other,), Factory(), object(), None)
+    with pytest.raises(CannotListen, match=f"port {port} is in use by this service itself; that change needs"):
+        bind_all((other,), Factory(), object(), None, kept={bound.endpoint: [bound]})

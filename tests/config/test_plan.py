@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -121,7 +122,23 @@ def test_what_leads_nowhere_is_told_and_not_served() -> None:
 
 def test_what_leads_nowhere_is_checked_all_the_same() -> None:
     (line,) = mistakes(ONE.replace("[deliver]", "[deliver]\nold = 'maildri:old'"))
-    assert line.startswith("2: deliver.old maildri:old: unknown backend 'maildri'; did you mean maildir?")
+    assert line.startswith("2: deliver.old maildri: unknown backend 'maildri'; did you mean maildir?")
+
+
+def test_another_port_each_time_is_no_twin() -> None:
+    on = "['tcp:port=0:interface=127.0.0.1', 'tcp:port=0:interface=127.0.0.1']"
+    made = plan(ONE.replace('"tcp:0:interface=127.0.0.1"', on))
+    assert len(made.listen[0].listeners) == 2
+
+
+def test_one_route_needs_no_brackets() -> None:
+    text = ONE.replace("[ {", "{").replace("} ]", "}")
+    assert text != ONE
+    backend: Any = plan(text).listen[0].backend
+    assert [route.patterns[0].text for route in backend.routes.routes] == ["example.org"]
+    assert mistakes(text.replace('"local" }', '"lokal" }')) == [
+        "6: listen.mx.routes: there is no 'lokal' in [deliver]; did you mean local?",
+    ]
 
 
 def test_a_command_line_has_no_warnings() -> None:

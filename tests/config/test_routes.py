@@ -90,7 +90,7 @@ def test_who_is_trusted(on: str, trusted: str, networks: str, path: Path) -> Non
 def test_a_relay_for_nobody(on: str, trusted: str, path: Path) -> None:
     assert mistakes_of_file(path, FILE.format(on=on, trusted=trusted)) == [
         f"{path}:15: listen.mx.routes[6]: route 6 (to *) can never match: it is for clients that have authenticated or "
-        "are trusted, and nobody can or is"
+        "are trusted, and nobody can or is; name the domains that are yours, or write auth or trusted"
     ]
 
 

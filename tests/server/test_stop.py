@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.interfaces import IBody
 from smtpfw.server.factory import CLOSING_TIME
+from smtpfw.server.protocol import LINGER_SECONDS
 from smtpfw.testing import MemoryClient, RecordingBackend
 from tests.server.helpers import (
     DATA,
@@ -97,6 +98,19 @@ class Stop(TestCase):
         ends = [event for event in self.backend.events if event[0] in ("reset", "logout")]
         self.assertEqual(ends, [("reset", "shutdown"), ("logout", "shutdown")] * 2)
         self.assertEqual(self.backend.messages, [])
+
+    def test_who_does_not_close_tls_does_not_hold_up_the_end(self) -> None:
+        client = self.client(HELLO)
+        # A peer that is silent by TLS: the transport waits for it to say that it closes, too.
+        client.protocol.wire.tls = True
+        client.transport.loseConnection = lambda: None
+        stopped = self.factory.stop(3600)
+        self.assertEqual(client.received(), SHUTDOWN)
+        self.assertNoResult(stopped)
+        self.clock.advance(LINGER_SECONDS)
+        self.assertTrue(client.transport.aborted)
+        self.successResultOf(stopped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_who_does_not_read_its_421_is_aborted(self) -> None:
         client = self.client(ENVELOPE)

@@ -92,6 +92,10 @@ class TestAsWhom:
     def test_by_options_of_twistd(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.become(monkeypatch, {"uid": 7, "gid": 8}) == [(7, 8)]
 
+    def test_of_a_user_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        entry = pwd.getpwnam("nobody")
+        assert self.become(monkeypatch, {"uid": entry.pw_uid, "gid": None}) == [(entry.pw_uid, entry.pw_gid)]
+
     def test_by_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.become(monkeypatch, {"uid": None, "gid": None}) == []
         assert self.become(monkeypatch, None) == []

@@ -201,3 +201,10 @@ def test_a_chain_that_ends_in_the_middle(tmp_path: Path) -> None:
     path = put(tmp_path / "a.pem", made.both + issuer.certificate[:200])
     with pytest.raises(ConfigError, match=f"^{path}: the last certificate in this file has no end"):
         read_certificate(str(path))
+
+
+def test_a_certificate_that_no_handshake_could_carry(tmp_path: Path) -> None:
+    path = tmp_path / "many.pem"
+    path.write_bytes(make_pair(*(f"n{number}.example.org" for number in range(2000))).both)
+    with pytest.raises(ConfigError, match=r"many\.pem: certificate and chain have \d+ octets, and no more than 30000"):
+        read_certificate(str(path))

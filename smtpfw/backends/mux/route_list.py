@@ -43,6 +43,9 @@ from smtpfw.wire.grammar import Address
 
 __all__ = ["DISCARD", "REJECT", "Reject", "Route", "RouteList"]
 
+#: Patterns with wildcards among which those are searched for that can never match.
+MAX_SEARCHED = 500
+
 #: Whether an entry is for a client.
 _Fits = Callable[[Entry], bool]
 
@@ -143,8 +146,10 @@ class RouteList:
     def faults(self) -> list[tuple[int, str]]:
         """The same, each with the number of its route, from 0."""
         found = []
+        # Each is compared with all before it that have wildcards, too: of very many nobody would wait for the end.
+        searched = sum(pattern.wild for route in self.routes for pattern in route.patterns) <= MAX_SEARCHED
         for position, route in enumerate(self.routes):
-            sentence = self._taken_before(position) or self._for_nobody(route)
+            sentence = (searched and self._taken_before(position)) or self._for_nobody(route)
             if sentence:
                 found.append((position, f"{self._name(position)} can never match{sentence}"))
         return found

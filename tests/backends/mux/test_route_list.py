@@ -14,6 +14,7 @@ from twisted.internet.address import UNIXAddress
 
 from smtpfw import Session, SessionBackend
 from smtpfw.backends.mux import DISCARD, REJECT, MuxBackend, Reject, Route, RouteList
+from smtpfw.backends.mux.route_list import MAX_SEARCHED
 from smtpfw.errors import ConfigError, MailboxUnavailable, RelayDenied, SMTPError
 from smtpfw.policies.networks import UNIX, Networks
 from smtpfw.wire.grammar import Address
@@ -551,3 +552,11 @@ def test_a_route_that_is_a_problem_is_never_taken(
     found = outcome(RouteList(routes), f"{local_part}@{domain}", client)
     taken = [f"route {number} " for number, route in enumerate(routes, 1) if route.outcome is found]
     assert not [one for one in RouteList(routes).problems() if taken and one.startswith(taken[0])]
+
+
+def test_very_many_patterns_are_not_compared_with_each_other() -> None:
+    """A service that reads its configuration again would stand still for as long."""
+    wild = [Route(f"u{number}*@a.test", REJECT) for number in range(MAX_SEARCHED + 1)]
+    routes = [*wild, Route("a.test", DISCARD), Route("x@a.test", DISCARD)]
+    assert RouteList(routes).problems() == []
+    assert "x@a.test" in RouteList(routes[1:]).problems()[-1]
