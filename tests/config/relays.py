@@ -38,3 +38,8 @@ def open_table() -> MuxBackend:
 def guarded_table() -> MuxBackend:
     """Some mail goes to one that does."""
     return MuxBackend({"example.org": RecordingBackend()}, default=RelayBackend("192.0.2.1", trusted=["10.0.0.0/8"]))
+
+
+def unguarded() -> RelayBackend:
+    """One of ours, made to stand behind routes, and standing alone."""
+    return RelayBackend("mail.example.org", guarded=False)

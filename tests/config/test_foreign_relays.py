@@ -69,3 +69,8 @@ def test_the_guard_is_described() -> None:
 def test_no_advice_fails_on_a_relay_without_trusted() -> None:
     plan = plan_of("--backend", "tests.config.relays:guarded_table", *PUBLIC)
     assert not any("trusted" in sentence for sentence in warnings_of(plan.listen[0], plan.deliveries))
+
+
+def test_one_of_ours_that_was_told_not_to_ask_is_guarded() -> None:
+    words = ("--backend", "tests.config.relays:unguarded", *PUBLIC, *USERS)
+    assert answer("203.0.113.1", *words).startswith("550 5.7.1 ")

@@ -88,7 +88,7 @@ def test_two_listeners_that_share_a_delivery() -> None:
     assert len(made.stores) == 1
     assert made.warnings == ()
     # Behind routes nobody is asked twice, and the name is told there, too.
-    assert not isp.backend._guarded
+    assert isp.backend.trusted is None
     assert isp.backend._connectors[0].config.hello_name == "mx.example.org"
 
 

@@ -56,7 +56,7 @@ class RelayBackend(ForwardingBackend):
     :param pool: other settings of :class:`~smtpfw.client.Pool`: ``max_messages``, ``max_age``, ``max_idle``.
     :raises ConfigError: naming what cannot be used.
 
-    :ivar trusted: a :class:`~smtpfw.policies.networks.Networks`.
+    :ivar trusted: a :class:`~smtpfw.policies.networks.Networks`; None if it does not ask.
     """
 
     kind = "relay"
@@ -86,8 +86,7 @@ class RelayBackend(ForwardingBackend):
         places = each(via)
         self.by_domain = any(isinstance(place, str) and place.lower() == MX for place in places)
         self.waits_for_recipient = self.by_domain
-        self.trusted = _networks(trusted)
-        self._guarded = guarded
+        self.trusted = _networks(trusted) if guarded else None
         if self.by_domain:
             if len(places) > 1:
                 raise ConfigError(f"relay: {MX} stands alone: where mail goes is for DNS to say, or for you")
@@ -115,7 +114,7 @@ class RelayBackend(ForwardingBackend):
         """Nobody's mail is carried but that of who has authenticated, or is trusted."""
         # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
         known = bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
-        return None if known or not self._guarded or self.trusted.include(connection) else RelayDenied()
+        return None if known or self.trusted is None or self.trusted.include(connection) else RelayDenied()
 
     async def connectors(self, domain: str, connection: IConnection) -> Sequence[Connector]:
         """The next hops, in the order in which they are to be tried."""
@@ -134,7 +133,7 @@ class RelayBackend(ForwardingBackend):
             f"Mail goes on to {where}, as it arrives.",
             "A 250 means: the next server has said so. Nothing is stored here.",
         ]
-        if self._guarded:
+        if self.trusted is not None:
             who = f", and those from {self.trusted}" if self.trusted else " only"
             lines.append(f"It is for clients that have authenticated{who}.")
         return lines

@@ -161,3 +161,11 @@ def test_a_server_for_submission_is_not_the_mail_exchanger_beside_it() -> None:
 def test_a_unix_socket_is_no_mail_exchanger() -> None:
     here = connection(hostname="elsewhere.test", local=UNIXAddress("/run/a"))
     assert without_ourselves([A], here, 25) == [A]
+
+
+def test_behind_routes_nobody_is_asked() -> None:
+    backend = RelayBackend("mx.example.org", guarded=False)
+    assert backend.permit(connection()) is None
+    # So that whoever puts it in front of strangers can see that it does not.
+    assert backend.trusted is None
+    assert not any("for clients" in line for line in backend.describe())
