@@ -57,6 +57,7 @@ class Delivery:
         "_answer",
         "_awaited",
         "_body",
+        "_collected",
         "_completing",
         "_failure",
         "_header",
@@ -97,6 +98,7 @@ class Delivery:
         self._header_whole = False
         self._completing = protocol.factory.completes(protocol.wire.identity)
         self._held = 0
+        self._collected = 0
         self.ended = False
 
     @property
@@ -128,6 +130,8 @@ class Delivery:
     def fail(self, error: Exception) -> None:
         """The message will not be whole."""
         self._failure = error
+        self._header_whole = True
+        self._count(0)
         if self._body is not None:
             self._body.fail(error)
 
@@ -169,6 +173,7 @@ class Delivery:
             body = self._begin_body(data)
             body.end()
             self._read(self._hook, body)
+        self._count(0)
         # Waking the session may have brought its answer.
         answer = self._answer
         if answer is PENDING:
@@ -181,6 +186,7 @@ class Delivery:
         """The client has gone: unless the message is the session's, it will never be."""
         if self.ended:
             return
+        self._count(0)
         if self._body is not None:
             self._body.fail(DataReset(reason))
         if self._reading is not None:
@@ -278,3 +284,10 @@ class Delivery:
         elif not before:
             # Mostly a message comes whole, and nothing has to be collected.
             self._header = bytearray(header)
+        if not self._header_whole:
+            self._count(len(self._header))
+
+    def _count(self, collected: int) -> None:
+        """What is collected of a header is in memory, as what waits of a body is; 0 when the message is over."""
+        self._protocol.factory.memory.held += collected - self._collected
+        self._collected = collected

@@ -33,6 +33,10 @@ def ipv6(host: str) -> IPv6Address:
     return IPv6Address("TCP", host, 1025)
 
 
+#: A message without a header, of 1000 octets.
+BODY_OF_1000 = b"\r\n" + b"x" * 996 + b"\r\n"
+
+
 class Connections(TestCase):
     def connect(self, peers: list[Any], **settings: Any) -> list[MemoryClient]:
         self.backend = RecordingBackend()
@@ -150,7 +154,7 @@ class Memory(TestCase):
         factory = make_factory(RecordingBackend(data=data), max_memory_bytes=1000)
         first, second = self.sender(factory), self.sender(factory)
         first.send(DATA)
-        first.send(b"x" * 998 + b"\r\n")
+        first.send(BODY_OF_1000)
         self.assertEqual(factory.memory.held, 1000)
         for words in (DATA, b"BDAT 3 LAST\r\nabc"):
             self.assertTrue(second.send(words).startswith(b"452 4.3.1 "))
@@ -168,6 +172,7 @@ class Memory(TestCase):
         factory = make_factory(RecordingBackend(data=data), max_memory_bytes=1000)
         client = self.sender(factory)
         client.send(DATA)
+        client.send(b"\r\n")
         for _ in range(100):
             client.send(b"x" * 998 + b"\r\n")
             self.assertEqual(factory.memory.held, 0)
@@ -219,7 +224,7 @@ class Memory(TestCase):
             factory = make_factory(RecordingBackend(data=whole), **settings)
             client = self.sender(factory)
             client.send(DATA)
-            client.send(b"x" * 898 + b"\r\n")
+            client.send(BODY_OF_1000[:898] + b"\r\n")
             self.assertEqual(factory.memory.held, 900)
             client.send(b"x" * 198 + b"\r\n")
             self.assertEqual(factory.memory.held, 0)
@@ -235,7 +240,7 @@ class Memory(TestCase):
         factory = make_factory(MuxBackend({"one.test": one, "two.test": other, "postmaster": one}))
         client = MemoryClient.of(factory)
         client.send(HELLO + MAIL + b"RCPT TO:<a@one.test>\r\nRCPT TO:<b@two.test>\r\n" + DATA)
-        client.send(b"x" * 998 + b"\r\n")
+        client.send(BODY_OF_1000)
         # The memory backend takes chunk after chunk, and has a limit of its own.
         self.assertEqual(factory.memory.held, 1000)
         self.assertEqual(codes(client.send(DOT))[-1], b"250")
@@ -248,6 +253,22 @@ class Memory(TestCase):
         client.send(DATA + MESSAGE + DOT)
         self.assertEqual(factory.memory.held, 0)
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(bodies[0].read())), MESSAGE)
+        self.assertEqual(factory.memory.held, 0)
+
+    def test_a_header_that_does_not_end(self) -> None:
+        """The checks are to see it whole, so what has come of it waits, whoever reads the message."""
+
+        async def data(body: IBody) -> None:
+            async for _ in body:
+                pass
+
+        factory = make_factory(RecordingBackend(data=data), max_memory_bytes=1000)
+        first, second = self.sender(factory), self.sender(factory)
+        first.send(DATA)
+        first.send(b"Subject: x\r\n" * 100)
+        self.assertEqual(factory.memory.held, 1200)
+        self.assertTrue(second.send(DATA).startswith(b"452 4.3.1 "))
+        self.assertEqual(codes(first.send(DOT)), [b"250"])
         self.assertEqual(factory.memory.held, 0)
 
     def test_no_limit(self) -> None:
