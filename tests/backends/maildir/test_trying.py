@@ -12,8 +12,7 @@ from smtpfw.backends.maildir import MaildirBackend
 from smtpfw.backends.maildir.template import PathTemplate
 from smtpfw.backends.maildir.trying import file_system_of, try_out
 from smtpfw.errors import ConfigError
-
-NOT_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+from tests.modes import obey_modes
 
 
 @pytest.fixture
@@ -88,8 +87,8 @@ def test_what_is_in_the_way(base: Path, mounts: Path) -> None:
         tried(base / "users" / "{user}", mounts)
 
 
-@NOT_ROOT
-def test_what_can_not_be_written(base: Path, mounts: Path) -> None:
+def test_what_can_not_be_written(base: Path, mounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    obey_modes(monkeypatch)
     for name in ("a", "b", "c", "d", "e"):
         (mailbox(base / "users" / name) / "tmp").chmod(0o500)
     with pytest.raises(ConfigError) as caught:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from smtpfw.backends.relay import LMTPBackend, RelayBackend
 from smtpfw.backends.relay.looking import look_for
 from smtpfw.client import connector_of
+from tests.modes import obey_modes
 
 
 class Names:
@@ -64,8 +64,8 @@ def test_unix_sockets(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may connect to all")
-def test_a_socket_of_others(tmp_path: Path) -> None:
+def test_a_socket_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    obey_modes(monkeypatch)
     path = tmp_path / "lmtp"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
