@@ -17,15 +17,15 @@ from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from smtpfw.backends.handler import Envelope
 from smtpfw.backends.mux.calls import Hook, ask
 from smtpfw.backends.mux.target import Target
+from smtpfw.backends.several import check_all, start_all, stop_all
 from smtpfw.body import MessageBody
-from smtpfw.errors import ConfigError
 from smtpfw.hooks import call_hook, notify
 from smtpfw.interfaces import (
     IBackend,
@@ -104,18 +104,11 @@ class FilterBackend:
 
         :raises Exception: what one that can't start has raised; the one before it has been stopped again.
         """
-        started: list[IBackend] = []
-        for backend in self._backends():
-            try:
-                await maybeDeferred(getattr(backend, "start", _nothing))
-            except Exception:
-                await self._stop(started)
-                raise
-            started.append(backend)
+        await start_all(self._backends(), self._log)
 
     async def stop(self) -> None:
         """Stop the backends behind, both at the same time; one that fails is logged."""
-        await self._stop(self._backends())
+        await stop_all(self._backends(), self._log)
 
     def check(self) -> list[str]:
         """
@@ -124,16 +117,7 @@ class FilterBackend:
         :return: what they say.
         :raises ConfigError: what they raise, together.
         """
-        said: list[str] = []
-        mistakes: list[str] = []
-        for backend in self._backends():
-            try:
-                said += getattr(backend, "check", tuple)()
-            except ConfigError as error:
-                mistakes.append(str(error))
-        if mistakes:
-            raise ConfigError("\n".join(mistakes))
-        return said
+        return check_all(self._backends())
 
     def describe(self) -> list[str]:
         """What the backends behind say of themselves."""
@@ -146,12 +130,6 @@ class FilterBackend:
 
     def _backends(self) -> list[IBackend]:
         return [self.target] if self.quarantine is None else [self.target, self.quarantine]
-
-    async def _stop(self, backends: list[IBackend]) -> None:
-        stopping = [maybeDeferred(getattr(backend, "stop", _nothing)) for backend in backends]
-        for success, failure in await DeferredList(stopping, consumeErrors=True):
-            if not success:
-                self._log.failure("filter: a backend could not be stopped in order", failure)
 
 
 @implementer(IHelloSession, ILMTPSession)

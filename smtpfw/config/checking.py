@@ -26,8 +26,8 @@ from smtpfw.config.advice import warnings_of
 from smtpfw.config.describing import describe_clients, describe_delivery, describe_routes, describe_tls
 from smtpfw.config.descriptors import allow_connections
 from smtpfw.config.listeners import CannotListen, Listener, Seat, bind_all
-from smtpfw.config.logging import try_protocol_log
 from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
+from smtpfw.config.protocol_log import try_protocol_log
 from smtpfw.config.tree import LISTENER
 from smtpfw.config.units import format_size
 from smtpfw.errors import ConfigError

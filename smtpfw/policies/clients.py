@@ -14,7 +14,7 @@ from string import ascii_lowercase, ascii_uppercase
 
 from smtpfw.interfaces import IConnection
 
-__all__ = ["KINDS", "Grouping", "client_address", "fold_case"]
+__all__ = ["KINDS", "Grouping", "client_address", "fold_case", "is_known"]
 
 #: By what clients can be told apart, and how a refusal calls that.
 KINDS = {"ip": "your address", "net": "your network", "user": "your account"}
@@ -29,6 +29,12 @@ _LOWER_CASE = str.maketrans(ascii_uppercase, ascii_lowercase)
 def fold_case(text: str) -> str:
     """Small letters for capitals, of ASCII only."""
     return text.translate(_LOWER_CASE)
+
+
+def is_known(connection: IConnection) -> bool:
+    """Whether a client has said who it is, and has proved it."""
+    # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
+    return bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
 
 
 def client_address(connection: IConnection) -> IPv4Address | IPv6Address | None:

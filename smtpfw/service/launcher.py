@@ -27,7 +27,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpfw.config.logging import Observer, ProtocolLog
+from smtpfw.config.logging import Observer
+from smtpfw.config.protocol_log import ProtocolLog
 from smtpfw.config.systemd import SOCKET as NOTIFY_SOCKET
 from smtpfw.service.link import Link
 from smtpfw.service.worker import VARIABLE, Task

@@ -21,8 +21,9 @@ from twisted.python import usage
 
 from smtpfw.config import ServicePlan, make_plan, read_tree
 from smtpfw.config.certificates import Stores
-from smtpfw.config.logging import make_observer, make_protocol_log, make_worker_observer, shared_protocol_log
+from smtpfw.config.logging import make_observer, make_worker_observer
 from smtpfw.config.options import ServerOptions
+from smtpfw.config.protocol_log import make_protocol_log, shared_protocol_log
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.config.toml import read_octets
 from smtpfw.config.tree import Values

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from smtpfw.config import ServicePlan
-from smtpfw.config.logging import LogFile
+from smtpfw.config.log_files import LogFile
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.errors import ConfigError
 from smtpfw.service.generation import Generation

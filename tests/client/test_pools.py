@@ -145,6 +145,8 @@ def test_nothing_is_taken_behind_the_end() -> None:
 
 def test_the_end_of_none() -> None:
     several = Several(1)
+    several.hear("closed", several.pools.close())
+    assert several.told == {"closed": None}
     several.end()
 
 

@@ -27,16 +27,10 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface.verify import verifyObject
 
-from smtpfw.config.logging import (
-    Descriptor,
-    LineFile,
-    Observer,
-    ProtocolLog,
-    format_json,
-    format_text,
-    make_observer,
-    make_protocol_log,
-)
+from smtpfw.config.log_files import Descriptor, LineFile
+from smtpfw.config.log_lines import format_json, format_text
+from smtpfw.config.logging import Observer, make_observer
+from smtpfw.config.protocol_log import ProtocolLog, make_protocol_log
 from smtpfw.config.settings import BY_NAME
 from smtpfw.errors import ConfigError
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from smtpfw import ServerConfig, Session, SessionBackend, SMTPServerFactory
-from smtpfw.config.logging import format_json, format_text
+from smtpfw.config.log_lines import format_json, format_text
 from smtpfw.errors import AuthFailed, MailboxUnavailable, SMTPError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.interfaces import IBody, ILMTPSession, IPlainAuthSession, IStatusCollector

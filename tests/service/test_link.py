@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import main
 
-from smtpfw.config.logging import LogFile
+from smtpfw.config.log_files import LogFile
 from smtpfw.service.link import Link
 from smtpfw.service.worker import VARIABLE, Task
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -22,7 +21,7 @@ from smtpfw.backends.mux.route_list import RouteList
 from smtpfw.backends.mux.routes import Routes
 from smtpfw.backends.mux.routing import Routing
 from smtpfw.backends.mux.session import MuxSession
-from smtpfw.backends.trials import PATIENCE, in_parallel
+from smtpfw.backends.several import check_all, start_all, stop_all
 from smtpfw.errors import ConfigError
 from smtpfw.interfaces import IBackend, IConnection, ISession
 
@@ -80,18 +79,11 @@ class MuxBackend:
 
         :raises Exception: what the first that can't start has raised; those before it have been stopped again.
         """
-        started: list[IBackend] = []
-        for backend in self._own_targets:
-            try:
-                await maybeDeferred(getattr(backend, "start", _nothing))
-            except Exception:
-                await self._stop(started)
-                raise
-            started.append(backend)
+        await start_all(self._own_targets, self._log)
 
     async def stop(self) -> None:
         """Stop every target that has a ``stop``, all at the same time, if they are ours; one that fails is logged."""
-        await self._stop(self._own_targets)
+        await stop_all(self._own_targets, self._log)
 
     def check(self) -> list[str]:
         """
@@ -100,12 +92,7 @@ class MuxBackend:
         :return: what they say.
         :raises ConfigError: what they raise, together.
         """
-        checks = [check for one in self._own_targets if (check := getattr(one, "check", None)) is not None]
-        outcomes = in_parallel(checks, PATIENCE)
-        mistakes = [str(outcome) or "it does not answer" for outcome in outcomes if isinstance(outcome, Exception)]
-        if mistakes:
-            raise ConfigError("\n".join(mistakes))
-        return [sentence for outcome in outcomes if not isinstance(outcome, Exception) for sentence in outcome]
+        return check_all(self._own_targets)
 
     def describe(self) -> list[str]:
         """What goes where, and what each target says of itself."""
@@ -128,13 +115,3 @@ class MuxBackend:
     @property
     def _own_targets(self) -> Collection[IBackend]:
         return self.routes.backends if self.owns_targets else ()
-
-    async def _stop(self, backends: Collection[IBackend]) -> None:
-        stopping = [maybeDeferred(getattr(backend, "stop", _nothing)) for backend in backends]
-        for success, failure in await DeferredList(stopping, consumeErrors=True):
-            if not success:
-                self._log.failure("mux: a target could not be stopped in order", failure)
-
-
-def _nothing() -> None:
-    """Stands for ``start`` and ``stop`` of a target that has none."""

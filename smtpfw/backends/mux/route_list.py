@@ -37,7 +37,7 @@ from smtpfw.backends.mux.patterns import ANY, POSTMASTER, domain_keys, fold
 from smtpfw.backends.mux.route import DISCARD, REJECT, Reject, Route, in_short
 from smtpfw.errors import ConfigError, MailboxUnavailable, RelayDenied
 from smtpfw.interfaces import IBackend, IConnection
-from smtpfw.policies.clients import fold_case
+from smtpfw.policies.clients import fold_case, is_known
 from smtpfw.policies.networks import Networks
 from smtpfw.wire.grammar import Address
 
@@ -282,17 +282,11 @@ class _Client:
     def fits(self, entry: Entry) -> bool:
         """Whether an entry is for this client."""
         route = entry.route
-        if entry.guarded and not (self._known or self._trusted.include(self._connection)):
+        if entry.guarded and not (is_known(self._connection) or self._trusted.include(self._connection)):
             return False
         if route.logins is not None and not self._is_one_of(route.logins):
             return False
         return route.networks is None or route.networks.include(self._connection)
 
-    @property
-    def _known(self) -> bool:
-        # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
-        connection = self._connection
-        return bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
-
     def _is_one_of(self, logins: frozenset[str] | Literal[True]) -> bool:
-        return self._known and (logins is True or fold_case(self._connection.identity) in logins)
+        return is_known(self._connection) and (logins is True or fold_case(self._connection.identity) in logins)

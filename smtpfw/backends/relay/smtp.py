@@ -20,6 +20,7 @@ from smtpfw.client import ClientConfig, Connector
 from smtpfw.client.connecting import OPPORTUNISTIC, REQUIRED
 from smtpfw.errors import ConfigError, RelayDenied, SMTPError
 from smtpfw.interfaces import IBackend, IConnection
+from smtpfw.policies.clients import is_known
 from smtpfw.policies.networks import Networks
 
 __all__ = ["RelayBackend"]
@@ -112,9 +113,8 @@ class RelayBackend(ForwardingBackend):
 
     def permit(self, connection: IConnection) -> SMTPError | None:
         """Nobody's mail is carried but that of who has authenticated, or is trusted."""
-        # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
-        known = bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
-        return None if known or self.trusted is None or self.trusted.include(connection) else RelayDenied()
+        permitted = self.trusted is None or is_known(connection) or self.trusted.include(connection)
+        return None if permitted else RelayDenied()
 
     async def connectors(self, domain: str, connection: IConnection) -> Sequence[Connector]:
         """The next hops, in the order in which they are to be tried."""
