@@ -135,6 +135,8 @@ class _Planner:
         self._stores = stores
         self._listeners: dict[str, list[Listener]] = {}
         self._deliveries: dict[str, Delivery] = {}
+        # What stands before a relay of the command line that does not ask who the client is.
+        self._guards: dict[str, IBackend] = {}
 
     def plan(self) -> ServicePlan:
         tree, problems = self._tree, self._problems
@@ -228,17 +230,21 @@ class _Planner:
             # The command line: nobody but the backend asks who the client is.
             (listen,) = self._tree.listen
             backend = backend_from_string(text.text, defaults_for(self._listeners[listen.name], hostname))
-            if _is_open(backend):
-                self._guard(backend, listen)
-            elif passes_on(backend) and not (getattr(backend, "trusted", True) or listen.auth):
-                raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
-            if passes_on(backend) and getattr(getattr(backend, "trusted", None), "everybody", False):
-                raise ConfigError("trusted= is everybody, which makes an open relay; name the networks that are yours")
-            return backend
+            return self._asked(backend, listen) if passes_on(backend) else backend
         defaults = {GUARDED: False, **({"hello_name": hostname} if hostname else {})}
         if text.table is None:
             return backend_from_string(text.text, defaults)
         return backend_from_table(text.text, text.table, defaults)
+
+    def _asked(self, backend: IBackend, listen: ListenTree) -> IBackend:
+        """See to it that a relay asks who the client is: by itself, or by a guard of ours that stands before it."""
+        if _is_open(backend):
+            self._guards[listen.name] = self._guard(backend, listen)
+        elif not (getattr(backend, "trusted", True) or listen.auth):
+            raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
+        if getattr(getattr(backend, "trusted", None), "everybody", False):
+            raise ConfigError("trusted= is everybody, which makes an open relay; name the networks that are yours")
+        return backend
 
     def _guard(self, backend: IBackend, listen: ListenTree) -> MuxBackend:
         """
@@ -355,9 +361,7 @@ class _Planner:
     ) -> IBackend | None:
         if listen.routes is None:
             delivery = self._deliveries.get(listen.deliver)
-            if delivery is None:
-                return None
-            return self._guard(delivery.backend, listen) if _is_open(delivery.backend) else delivery.backend
+            return None if delivery is None else self._guards.get(listen.name, delivery.backend)
         broken = [name for name in self._tree.deliver if name not in self._deliveries]
         broken += [name for key, name in self._tree.broken if key == "deliver"]
         return backend_of_routes(listen, self._deliveries, broken, listeners, self._problems)
