@@ -12,7 +12,7 @@ from pathlib import Path
 
 from smtpfw.client.hosts import to_address, without_zone
 
-__all__ = ["hello_name"]
+__all__ = ["full_name", "hello_name"]
 
 _HOSTS = Path("/etc/hosts")
 _FULL_NAME = re.compile(
@@ -34,11 +34,12 @@ def hello_name(local_host: str = "") -> str:
     :param local_host: our own address on the connection, ``transport.getHost().host``. What is no address, as on a
         Unix socket, is as good as none: then the literal is ``[127.0.0.1]``, as smtplib has it.
     """
-    return _find_full_name() or _literal(local_host)
+    return full_name() or _literal(local_host)
 
 
 @cache
-def _find_full_name() -> str:
+def full_name() -> str:
+    """The full name of this machine, without asking DNS; empty if it has none."""
     own = socket.gethostname()
     return next((name for name in (own, *_names_in_hosts(own)) if _is_full_name(name)), "")
 

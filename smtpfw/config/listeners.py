@@ -75,12 +75,14 @@ class Listener:
     :ivar endpoint: what Twisted gets to see, with our defaults added.
     :ivar implicit_tls: the handshake comes first, with the server's certificates.
     :ivar place: where it stands.
+    :ivar description: the endpoint, taken apart.
     """
 
     text: str
     endpoint: str
     implicit_tls: bool
-    place: Place = _NOWHERE
+    place: Place
+    description: Description
 
     def error(self, problem: object) -> ConfigError:
         """What is wrong with it, in one line."""
@@ -94,13 +96,13 @@ class Listener:
     @property
     def port(self) -> int:
         """Its TCP port; 0 where none is written."""
-        description = parse_description(self.endpoint)
+        description = self.description
         text = description.named.get("port", "".join(description.positional[:1]))
         return int(text) if description.prefix in _INTERNET and text.isdecimal() else 0
 
     def describe(self) -> str:
         """Where it listens, in words."""
-        description = parse_description(self.endpoint)
+        description = self.description
         if not self.port:
             return self.text
         interface = description.named.get("interface", "".join(description.positional[1:2]))
@@ -140,7 +142,8 @@ def parse_listener(text: str, place: Place = _NOWHERE) -> Listener:
     description = parse_description(endpoint)
     if not description.prefix:
         raise ConfigError("no endpoint; write tcp:2525, unix:/run/smtpfw.sock or the like")
-    return Listener(text, endpoint + _missing_arguments(description), implicit_tls, place)
+    endpoint += _missing_arguments(description)
+    return Listener(text, endpoint, implicit_tls, place, parse_description(endpoint))
 
 
 def check_endpoint(listener: Listener, reactor: object) -> None:
@@ -149,7 +152,7 @@ def check_endpoint(listener: Listener, reactor: object) -> None:
 
     :raises ConfigError: one line that says what is wrong with it.
     """
-    if parse_description(listener.endpoint).prefix == "systemd":
+    if listener.description.prefix == "systemd":
         # What was passed is looked at when it is taken.
         return
     try:
@@ -218,7 +221,7 @@ def adopt(listener: Listener, sock: socket.socket, reactor: object) -> BoundSock
     :raises ConfigError: as :func:`bind_all`.
     """
     inheritor = Inheritor(reactor, sock)
-    if parse_description(listener.endpoint).prefix != "systemd":
+    if listener.description.prefix != "systemd":
         return _listen(listener, inheritor)
     # Twisted would look for what systemd has passed to us.
     switch = Switch()
@@ -232,7 +235,7 @@ def _listen(listener: Listener, binder: Binder, own: Sequence[BoundSocket] = ())
     outcome: list[object] = []
     try:
         endpoint: Any = serverFromString(binder, listener.endpoint)
-        if parse_description(listener.endpoint).prefix == "systemd":
+        if listener.description.prefix == "systemd":
             # It would close what systemd has passed; and when the listener comes back at SIGHUP, somebody else's file
             # has that number.
             endpoint._close = _leave_open
@@ -260,7 +263,7 @@ def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
 
 
 def _kind(listener: Listener) -> str:
-    description = parse_description(listener.endpoint)
+    description = listener.description
     if description.prefix == "unix":
         return "unix"
     interface = description.named.get("interface", "".join(description.positional[1:2]))
@@ -287,7 +290,7 @@ def _explain(listener: Listener, error: BaseException, own: Sequence[BoundSocket
 
     :param own: sockets that this process has.
     """
-    description = parse_description(listener.endpoint)
+    description = listener.description
     if isinstance(error, OSError) and description.prefix == "systemd":
         return "the socket that systemd passed does not listen; its unit needs ListenStream= and Accept=no"
     if isinstance(error, OSError):

@@ -24,7 +24,6 @@ from smtpfw.config.listeners import Listener, check_endpoint, parse_listener, tr
 from smtpfw.config.places import Problems
 from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
-from smtpfw.config.strings import parse_description
 from smtpfw.config.tree import ListenTree, ServiceTree, Text, Values
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth, StartTLS
@@ -166,7 +165,7 @@ class _Planner:
         seen: dict[str, Listener] = {}
         for listener in (listener for listeners in self._listeners.values() for listener in listeners):
             # Port 0 is another one each time.
-            description = parse_description(listener.endpoint)
+            description = listener.description
             if "0" in (*description.positional[:1], description.named.get("port")):
                 continue
             other = seen.setdefault(listener.endpoint, listener)

@@ -32,9 +32,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def default_hostname() -> str:
-    """The machine's full name if it has one (a dot shows it), or else its short name."""
-    full = socket.getfqdn()
-    return full if "." in full and HOSTNAME_PATTERN.fullmatch(full) else socket.gethostname()
+    """
+    The machine's full name if it has one, or else its short name.
+
+    DNS is not asked: this is found out at SIGHUP as well, and a name server that is silent would stop the service.
+    """
+    # Not above: it is needed only where no name is given.
+    from smtpfw.client.own_name import full_name
+
+    return full_name() or socket.gethostname()
 
 
 def _parse_hostname(text: str) -> str:

@@ -479,13 +479,13 @@ class Machine:
         self._patching.setattr(socket, "gethostname", answer)
         if hosts is not None:
             self._hosts.write_bytes(hosts.encode() if isinstance(hosts, str) else hosts)
-        own_name._find_full_name.cache_clear()
+        own_name.full_name.cache_clear()
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
     yield Machine(monkeypatch, tmp_path)
-    own_name._find_full_name.cache_clear()
+    own_name.full_name.cache_clear()
 
 
 @pytest.mark.parametrize(

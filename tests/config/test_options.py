@@ -1,12 +1,14 @@
 """The table of settings, and the command line made of it."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from twisted.python import usage
 
 import smtpfw
 import twisted
+from smtpfw.client import own_name
 from smtpfw.config.options import ServerOptions
 from smtpfw.config.settings import BY_NAME, FLAG, HOSTNAME, SERVER_NAMES, Setting, default_hostname
 from smtpfw.wire.config import ServerConfig
@@ -113,9 +115,16 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("full", "short", "expected"),
-    [("mx.example.org", "mx", "mx.example.org"), ("localhost", "mx", "mx"), ("a b.c", "mx", "mx")],
+    [("mx.example.org", "mx", "mx.example.org"), ("localhost", "mx", "mx"), ("a!b.c", "mx", "mx")],
 )
-def test_the_default_hostname(full: str, short: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.getfqdn", lambda: full)
+def test_the_default_hostname(
+    full: str, short: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.1.1 {full} {short}\n")
+    monkeypatch.setattr("smtpfw.client.own_name._HOSTS", hosts)
+    monkeypatch.setattr("smtpfw.client.own_name.full_name", own_name.full_name.__wrapped__)
     monkeypatch.setattr("socket.gethostname", lambda: short)
+    # A name server that is silent holds up nothing.
+    monkeypatch.setattr("socket.getfqdn", lambda: pytest.fail("DNS was asked"))
     assert default_hostname() == expected
