@@ -31,7 +31,7 @@ LAYERS = (
     ("installed", "plugins"),
     ("session", "check", "body"),
     ("hooks",),
-    ("memory", "direct"),
+    ("memory", "direct", "networks"),
     ("interfaces",),
     ("state",),
     ("wire",),

@@ -22,8 +22,8 @@ from smtpfw.backends.mux import MuxBackend, RouteList
 from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config.plan import Delivery, ListenPlan
 from smtpfw.errors import SMTPError
+from smtpfw.networks import Networks
 from smtpfw.policies import AllowedNetworks, RequireAuth
-from smtpfw.policies.networks import Networks
 from smtpfw.wire.config import SMTP
 from smtpfw.wire.grammar import Address
 

@@ -15,7 +15,7 @@ from smtpfw.config.settings import nearest
 from smtpfw.config.tree import ListenTree, RouteTree
 from smtpfw.errors import ConfigError
 from smtpfw.interfaces import IBackend
-from smtpfw.policies.networks import Networks
+from smtpfw.networks import Networks
 
 __all__ = ["Named", "backend_of_routes"]
 

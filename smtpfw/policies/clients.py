@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address
 from string import ascii_lowercase, ascii_uppercase
 
 from smtpfw.interfaces import IConnection
+from smtpfw.networks import client_address
 
-__all__ = ["KINDS", "Grouping", "client_address", "fold_case", "is_known"]
+__all__ = ["KINDS", "Grouping", "fold_case", "is_known"]
 
 #: By what clients can be told apart, and how a refusal calls that.
 KINDS = {"ip": "your address", "net": "your network", "user": "your account"}
@@ -35,18 +36,6 @@ def is_known(connection: IConnection) -> bool:
     """Whether a client has said who it is, and has proved it."""
     # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
     return bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
-
-
-def client_address(connection: IConnection) -> IPv4Address | IPv6Address | None:
-    """The client's address; an IPv4 one that came over IPv6 as what it is. None for a Unix socket."""
-    host = connection.peer_host
-    if not host:
-        return None
-    address = ip_address(host)
-    if isinstance(address, IPv6Address):
-        # RFC 4291 section 2.5.5.2
-        return address.ipv4_mapped or address
-    return address
 
 
 @dataclass(frozen=True, slots=True)

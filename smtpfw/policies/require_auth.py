@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from smtpfw.check import Check
 from smtpfw.errors import AuthRequired
 from smtpfw.interfaces import IConnection
-from smtpfw.policies.networks import Network, Networks
+from smtpfw.networks import Network, Networks
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
@@ -20,7 +20,7 @@ class RequireAuth(Check):
     """
     MAIL of a client that has not authenticated gets 530 5.7.0 (RFC 4954 section 6).
 
-    :param except_networks: whose clients need not; see :class:`~smtpfw.policies.networks.Networks`.
+    :param except_networks: whose clients need not; see :class:`~smtpfw.networks.Networks`.
     :raises ValueError: if one of them is no network.
     """
 

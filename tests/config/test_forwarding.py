@@ -21,7 +21,7 @@ from smtpfw.config.forwarding import LMTP_SETTINGS, RELAY_SETTINGS, defaults_for
 from smtpfw.config.listeners import parse_listener
 from smtpfw.config.units import parse_duration
 from smtpfw.errors import ConfigError
-from smtpfw.policies.networks import Networks
+from smtpfw.networks import Networks
 from tests.certificates import write_pair
 from tests.config.plans import mistakes, plan_of
 from tests.running import ROOT

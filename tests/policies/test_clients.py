@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from smtpfw.policies.clients import Grouping, client_address, fold_case
+from smtpfw.networks import client_address
+from smtpfw.policies.clients import Grouping, fold_case
 from tests.policies.fakes import connection
 
 SAME = [

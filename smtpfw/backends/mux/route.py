@@ -19,8 +19,8 @@ from smtpfw.backends.mux.patterns import ANY, Pattern
 from smtpfw.backends.mux.routing import passes_on
 from smtpfw.errors import ConfigError, SMTPError
 from smtpfw.interfaces import IBackend
+from smtpfw.networks import Networks
 from smtpfw.policies.clients import fold_case
-from smtpfw.policies.networks import Networks
 
 __all__ = ["DISCARD", "REJECT", "Logins", "Reject", "Route", "in_short"]
 
@@ -89,7 +89,7 @@ class Route:
     :param outcome: a backend, a :class:`Reject`, or :data:`DISCARD`.
     :param logins: for mail of whoever has authenticated as one of these names only (ASCII letters in any case); True
         for all who have, by another mechanism than ANONYMOUS.
-    :param networks: for mail of clients from there only; see :class:`~smtpfw.policies.networks.Networks`.
+    :param networks: for mail of clients from there only; see :class:`~smtpfw.networks.Networks`.
     :raises ConfigError: for what is no pattern, no backend, no network, or no name at all.
 
     :ivar patterns: what ``to`` means.

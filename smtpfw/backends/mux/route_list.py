@@ -37,8 +37,8 @@ from smtpfw.backends.mux.patterns import ANY, POSTMASTER, domain_keys, fold
 from smtpfw.backends.mux.route import DISCARD, REJECT, Reject, Route, in_short
 from smtpfw.errors import ConfigError, MailboxUnavailable, RelayDenied
 from smtpfw.interfaces import IBackend, IConnection
+from smtpfw.networks import Networks
 from smtpfw.policies.clients import fold_case, is_known
-from smtpfw.policies.networks import Networks
 from smtpfw.wire.grammar import Address
 
 __all__ = ["DISCARD", "REJECT", "Reject", "Route", "RouteList"]

@@ -20,8 +20,8 @@ from smtpfw.client import ClientConfig, Connector
 from smtpfw.client.connecting import OPPORTUNISTIC, REQUIRED
 from smtpfw.errors import ConfigError, RelayDenied, SMTPError
 from smtpfw.interfaces import IBackend, IConnection
+from smtpfw.networks import Networks
 from smtpfw.policies.clients import is_known
-from smtpfw.policies.networks import Networks
 
 __all__ = ["RelayBackend"]
 
@@ -57,7 +57,7 @@ class RelayBackend(ForwardingBackend):
     :param pool: other settings of :class:`~smtpfw.client.Pool`: ``max_messages``, ``max_age``, ``max_idle``.
     :raises ConfigError: naming what cannot be used.
 
-    :ivar trusted: a :class:`~smtpfw.policies.networks.Networks`; None if it does not ask.
+    :ivar trusted: a :class:`~smtpfw.networks.Networks`; None if it does not ask.
     """
 
     kind = "relay"

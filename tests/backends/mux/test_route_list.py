@@ -16,7 +16,7 @@ from smtpfw import Session, SessionBackend
 from smtpfw.backends.mux import DISCARD, REJECT, MuxBackend, Reject, Route, RouteList
 from smtpfw.backends.mux.route_list import MAX_SEARCHED
 from smtpfw.errors import ConfigError, MailboxUnavailable, RelayDenied, SMTPError
-from smtpfw.policies.networks import UNIX, Networks
+from smtpfw.networks import UNIX, Networks
 from smtpfw.wire.grammar import Address
 
 A, B, C, D = (SessionBackend(Session) for _ in range(4))

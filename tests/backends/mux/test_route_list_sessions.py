@@ -18,7 +18,7 @@ from smtpfw.backends.relay import RelayBackend
 from smtpfw.errors import InsufficientStorage
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.interfaces import ILMTPSession
-from smtpfw.policies.networks import UNIX
+from smtpfw.networks import UNIX
 from smtpfw.sasl import ANONYMOUS, PLAIN, IAnonymousChecker, IPasswordChecker
 from smtpfw.testing import MemoryClient, MemoryEndpoint, RecordingBackend
 from smtpfw.testing.memory import PEER

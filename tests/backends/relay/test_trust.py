@@ -14,7 +14,7 @@ from smtpfw.backends.relay import LMTPBackend, RelayBackend
 from smtpfw.backends.relay.ourselves import is_us, without_ourselves
 from smtpfw.client import Destination, Hop, connector_of
 from smtpfw.errors import RelayDenied, SMTPError
-from smtpfw.policies.networks import Networks
+from smtpfw.networks import Networks
 from smtpfw.testing import RecordingBackend
 from tests.backends.mux.helpers import Store
 from tests.backends.relay.helpers import DENIED, Hops, Sender, relay_to, server
