@@ -63,9 +63,16 @@ class IConnection(Interface):
 
     id: str = Attribute("Names this connection in logs and Received lines; unique within the process.")
     hostname: str = Attribute("Our own name, as in the greeting.")
-    peer: IAddress = Attribute("The client's address; for a Unix socket it has no host.")
-    local: IAddress = Attribute("Our own address on this connection.")
-    peer_host: str = Attribute("The client's IP address as text, or an empty text for a Unix socket.")
+    peer: IAddress = Attribute(
+        "The client's address, as a trusted proxy tells it if there is one; for a Unix socket it has no host, nor "
+        "where nobody knows it."
+    )
+    local: IAddress = Attribute("What the client has connected to: our own address, or that of a proxy.")
+    proxy: str = Attribute(
+        "The address of the proxy that has told us of the client, by PROXY or XCLIENT, as text with its port; empty if "
+        "the client is connected to us."
+    )
+    peer_host: str = Attribute("The client's IP address as text; empty for a Unix socket, and where nobody knows it.")
     hello_name: str = Attribute("What the client called itself in EHLO or HELO; empty before. Never trust it.")
     protocol: str = Attribute(
         "The registered name of the protocol spoken, for a Received line (RFC 3848, RFC 6531 section 4.3): SMTP, "
@@ -73,7 +80,7 @@ class IConnection(Interface):
     )
     tls: str = Attribute("The version and cipher of TLS, as 'TLSv1.3 TLS_AES_256_GCM_SHA384'; empty on a clear line.")
     identity: str = Attribute("Who the client has authenticated as; empty if it has not.")
-    mechanism: str = Attribute("By which SASL mechanism; empty if it has not.")
+    mechanism: str = Attribute("By which SASL mechanism, or XCLIENT if a trusted proxy says so; empty if it has not.")
     transaction: Transaction | None = Attribute(
         "The sender, the accepted recipients (each has ``address`` and ``options``) and the id of the transaction that "
         "is under way; None outside of one. A session finds exactly those recipients that it has accepted itself. "
@@ -129,7 +136,8 @@ class IConnection(Interface):
 
     def look_up_name() -> Any:
         """
-        Awaitable: the name that DNS has for the client's address (a PTR record). It is remembered once it is known.
+        Awaitable: the name that DNS has for the client's address (a PTR record). It is remembered once it is known; a
+        name that a trusted proxy has found is not asked for again.
 
         :return: a text; empty when there is none, when it can't be had within 5 seconds, or for a Unix socket. Whoever
             owns the address chooses the name: it proves nothing.
@@ -193,7 +201,7 @@ class IBackend(Interface):
 
     def new_session(connection: IConnection) -> ISession:
         """
-        Called at connect, before the greeting, and again after STARTTLS.
+        Called at connect, before the greeting, and again after STARTTLS and after XCLIENT.
 
         Refuse the connection by raising an :class:`~smtpfw.errors.SMTPError`: 421 closes at once; any other code is
         sent as 554, and then only QUIT is served, for 30 seconds at most (RFC 5321 section 3.1). A failure of
@@ -246,7 +254,7 @@ class ISession(Interface):
         """
         The dialog is over. Called exactly once for each session, after everything else; nobody waits for it.
 
-        :param reason: ``quit``, ``starttls`` (a new session follows), ``replaced`` (likewise),
+        :param reason: ``quit``, ``starttls`` (a new session follows), ``xclient`` and ``replaced`` (likewise),
             ``disconnected``, ``timeout``, ``error`` or ``shutdown``.
         """
 
@@ -387,7 +395,8 @@ class ICheck(Interface):
 
     def connect(connection: IConnection) -> Any:
         """
-        A client has connected; under implicit TLS after the handshake. Not asked again after STARTTLS.
+        A client has connected; under implicit TLS after the handshake. Not asked again after STARTTLS; but after
+        XCLIENT, for then it is another client, and ``disconnected`` has been told of the one before.
 
         A refusal with 421 closes; any other code is sent as 554 (RFC 5321 section 3.1).
         """

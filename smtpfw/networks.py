@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from smtpfw.interfaces import IConnection
 
-__all__ = ["UNIX", "Network", "Networks", "client_address", "host_of"]
+__all__ = ["UNIX", "Network", "Networks", "client_address", "host_of", "networks_of_proxies"]
 
 #: Stands for the clients of Unix sockets, which have no address.
 UNIX = "unix"
@@ -123,6 +123,20 @@ def _parse(network: Network) -> IPv4Network | IPv6Network:
             # RFC 4291 section 2.5.5.2: such clients are taken for what they are, so their networks must be, too.
             return IPv4Network((mapped, parsed.prefixlen - 96))
     return parsed
+
+
+def networks_of_proxies(networks: Networks | Iterable[Network] | Network) -> Networks:
+    """
+    The networks whose clients are believed when they speak for others.
+
+    :raises ValueError: if there are none, one is no network, or they are everybody.
+    """
+    found = networks if isinstance(networks, Networks) else Networks(networks)
+    if not found:
+        raise ValueError("no network is given, so nobody would be believed")
+    if found.everybody:
+        raise ValueError("that is everybody, and whoever is believed can pass for anybody; name your proxies")
+    return found
 
 
 def host_of(peer: IAddress) -> str:

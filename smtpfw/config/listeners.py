@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,9 @@ def parse_listener(text: str, place: Place = _NOWHERE) -> Listener:
         endpoint = f"tcp:{endpoint}"
     if endpoint.startswith("haproxy:"):
         # Twisted's wrapper lets us speak before the header has come, trusts every peer, and STARTTLS fails behind it.
-        raise ConfigError("the PROXY protocol is not served")
+        raise ConfigError(
+            'write the endpoint without haproxy:, and name your proxies: proxy = ["10.0.0.5"], --proxy 10.0.0.5'
+        )
     if endpoint.startswith("tls:"):
         # Twisted's takes the next word for a folder of certificates, and port 443 on all addresses.
         raise ConfigError("for TLS from the first octet write smtps:PORT, and give tls, --tls CERT[:KEY]")
@@ -172,6 +174,7 @@ def bind_all(
     tls: IOpenSSLServerConnectionCreator | None,
     protocol: str = SMTP,
     kept: dict[str, list[BoundSocket]] | None = None,
+    wrap: Callable[[IProtocolFactory], IProtocolFactory] = lambda inner: inner,
 ) -> list[Seat]:
     """
     Bind a socket for each listener, all or none.
@@ -180,6 +183,7 @@ def bind_all(
     :param tls: the context of implicit TLS.
     :param protocol: what is spoken there.
     :param kept: endpoint -> sockets that are bound already; those that are used are taken out.
+    :param wrap: puts something around each factory, around its TLS, too.
     :raises ConfigError: one line that names the listener and says what to do.
     """
     kept = kept if kept is not None else {}
@@ -193,7 +197,7 @@ def bind_all(
             else:
                 bound = _listen(listener, Binder(reactor), own)
                 new.append(bound)
-            seats.append((bound, _with_tls(listener, factory, tls)))
+            seats.append((bound, wrap(_with_tls(listener, factory, tls))))
             if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
                 raise listener.error("LMTP must not be served on port 25 (RFC 2033 section 5); choose another one")
     except BaseException:

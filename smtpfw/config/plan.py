@@ -26,7 +26,8 @@ from smtpfw.config.routes import backend_of_routes
 from smtpfw.config.settings import SERVER_NAMES, default_hostname, nearest
 from smtpfw.config.tree import ListenTree, ServiceTree, Text, Values
 from smtpfw.errors import ConfigError
-from smtpfw.extensions import STANDARD, Auth, StartTLS
+from smtpfw.extensions import STANDARD, Auth, StartTLS, XClient
+from smtpfw.networks import Networks, networks_of_proxies
 from smtpfw.policies import RequireAuth, SenderBelongsToLogin
 from smtpfw.sasl import STANDARD as STANDARD_MECHANISMS
 from smtpfw.sasl.plugins import available_mechanisms
@@ -68,6 +69,7 @@ class ListenPlan:
     :ivar tls: the context of STARTTLS and of implicit TLS; None for neither.
     :ivar extensions: what EHLO offers, AUTH among them if somebody may authenticate.
     :ivar checks: who is asked before the backend is.
+    :ivar proxy: networks whose connections begin with a PROXY header; None if there are none.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ListenPlan:
     tls: IOpenSSLServerConnectionCreator | None
     extensions: tuple[Extension, ...] = STANDARD
     checks: tuple[ICheck, ...] = ()
+    proxy: Networks | None = None
 
     @property
     def auth(self) -> Auth | None:
@@ -196,6 +199,10 @@ class _Planner:
                 problems.add(listener.place, "smtps: needs a certificate; give tls, --tls CERT[:KEY]", listener.text)
         extensions = self._extensions(listen, settings)
         checks = tuple(self._checks(listen))
+        proxy = self._proxies("proxy", settings)
+        for listener in listeners:
+            if proxy is not None and listener.description.prefix == "ssl":
+                problems.add(listener.place, "PROXY comes before TLS; write smtps: and the port", listener.text)
         backend = self._backend(listen, extensions, listeners, config)
         if backend is None or config is None:
             return None
@@ -211,6 +218,7 @@ class _Planner:
             tls=tls,
             extensions=extensions,
             checks=checks,
+            proxy=proxy,
         )
 
     def _parse_listeners(self, listen: ListenTree) -> list[Listener]:
@@ -303,7 +311,20 @@ class _Planner:
         left_out = [text for text in listen.extensions if text.text.upper() == f"{LEAVE_OUT}{StartTLS.keyword}"]
         if wanted and clear and left_out:
             self._problems.add(left_out[0].place, "TLS is required here, and only smtps: could have it without this")
-        return extensions if auth is None else (*extensions, auth)
+        xclient = self._proxies("xclient", settings)
+        own = [] if xclient is None else [XClient(xclient)]
+        return (*extensions, *own) if auth is None else (*extensions, auth, *own)
+
+    def _proxies(self, name: str, settings: Values) -> Networks | None:
+        """The networks of a setting; None for none."""
+        if not settings[name]:
+            return None
+        with self._problems.at(settings.place_of(name)):
+            try:
+                return networks_of_proxies(settings[name])
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        return None
 
     def _auth(self, listen: ListenTree, settings: Values) -> Auth | None:
         problems, tree = self._problems, listen.auth

@@ -79,7 +79,7 @@ SERVICE = TableSchema(
 
 LISTEN = TableSchema(
     "listen.NAME",
-    {**_OF_BOTH, **_same("protocol", "require_tls", "submission", "profile")},
+    {**_OF_BOTH, **_same("protocol", "require_tls", "submission", "profile", "proxy", "xclient")},
     {
         "on": Other('["tcp6:25"]', "where to listen, a list of endpoints as `--listen` takes them"),
         "auth": Other(

@@ -19,6 +19,7 @@ from datetime import date, time
 from typing import Any
 
 from smtpfw.config import units
+from smtpfw.networks import Networks
 from smtpfw.wire.config import HOSTNAME_PATTERN, LMTP, SMTP, ServerConfig
 from smtpfw.wire.profiles import PROFILES, Profile
 
@@ -79,6 +80,11 @@ def _parse_umask(text: str) -> int:
     if re.fullmatch("[0-7]{1,4}", text) is None or int(text, 8) > 0o777:
         raise ValueError(f"{text!r} is no umask; write three octal digits, as 027")
     return int(text, 8)
+
+
+def _parse_network(text: str) -> str:
+    Networks(text)
+    return text
 
 
 def _parse_text(text: str) -> str:
@@ -166,6 +172,7 @@ LISTENER = Kind("ENDPOINT", _parse_text, example='"tcp:25"')
 BACKEND = Kind("BACKEND", _parse_text, example='"maildir:/var/mail/inbox"')
 CHECKER = Kind("CHECKER", _parse_text, example='"htpasswd:users"')
 CHECK = Kind("CHECK", _parse_text, example='"rate:ip=30/m"')
+NETWORK = Kind("NETWORK", _parse_network, example='"10.0.0.5"')
 EXTENSION = Kind("EXTENSION", _parse_text, example='"-DSN"')
 WORDS = Kind("NAMES", _parse_text, example='"SCRAM-SHA-256 PLAIN"', words=True)
 CERTIFICATE = Kind("CERT[:KEY]", _parse_text, example='"cert.pem:key.pem"')
@@ -277,6 +284,24 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
             repeatable=True,
         ),
     ),
+    "Behind a proxy": (
+        Setting(
+            "proxy",
+            NETWORK,
+            "connections from there begin with a PROXY header, which says whom they are for: the network, or the "
+            "address, of a proxy; unix for Unix sockets. May be repeated",
+            given=(),
+            repeatable=True,
+        ),
+        Setting(
+            "xclient",
+            NETWORK,
+            "clients from there may say by XCLIENT for whom they speak: the network, or the address, of a proxy. May "
+            "be repeated",
+            given=(),
+            repeatable=True,
+        ),
+    ),
     "Name, TLS and manners": (
         Setting("hostname", HOSTNAME, "our own name in the greeting"),
         Setting(
@@ -335,6 +360,7 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("min_data_rate", RATE, "octets a second that a message must come with on average", zero="no limit"),
     ),
     "Time limits": (
+        Setting("proxy_timeout", TIME, "for the PROXY header", zero="no limit"),
         Setting("tls_handshake_timeout", TIME, "for the TLS handshake", zero="no limit"),
         Setting("greeting_timeout", TIME, "for EHLO, from our greeting on", zero="no limit"),
         Setting("command_timeout", TIME, "for the next command", zero="no limit"),

@@ -24,6 +24,8 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from smtpfw.server.proxy import ProxyFactory
+
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
@@ -95,7 +97,9 @@ class BoundSocket:
     @property
     def implicit_tls(self) -> bool:
         """Whether the handshake comes before the greeting."""
-        return any(isinstance(one, TLSMemoryBIOFactory) for one in (self.factory, self.switch.factory))
+        served = self.switch.factory
+        inner = served.inner if isinstance(served, ProxyFactory) else served
+        return any(isinstance(one, TLSMemoryBIOFactory) for one in (self.factory, inner))
 
     def start(self, reactor: Any) -> Any:
         """

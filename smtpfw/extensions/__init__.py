@@ -22,6 +22,7 @@ from smtpfw.extensions.requiretls import RequireTLS
 from smtpfw.extensions.size import Size
 from smtpfw.extensions.smtputf8 import SMTPUTF8
 from smtpfw.extensions.starttls import StartTLS
+from smtpfw.extensions.xclient import XClient
 from smtpfw.wire.dialect import Extension
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "RequireTLS",
     "Size",
     "StartTLS",
+    "XClient",
 ]
 
 #: What every listener serves unless told otherwise. StartTLS is offered where there is a certificate; those that

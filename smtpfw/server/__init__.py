@@ -2,5 +2,6 @@
 
 from smtpfw.server.factory import SMTPServerFactory
 from smtpfw.server.protocol import SMTPServerProtocol
+from smtpfw.server.proxy import ProxyFactory
 
-__all__ = ["SMTPServerFactory", "SMTPServerProtocol"]
+__all__ = ["ProxyFactory", "SMTPServerFactory", "SMTPServerProtocol"]

@@ -63,13 +63,15 @@ class Connection:
 
     @property
     def peer(self) -> IAddress:
-        peer: IAddress = self._protocol.transport.getPeer()
-        return peer
+        return self._protocol.peer
 
     @property
     def local(self) -> IAddress:
-        local: IAddress = self._protocol.transport.getHost()
-        return local
+        return self._protocol.local
+
+    @property
+    def proxy(self) -> str:
+        return self._protocol.proxy
 
     @property
     def peer_host(self) -> str:
@@ -163,4 +165,4 @@ class Connection:
         return self._host.look_up_name()
 
     def __repr__(self) -> str:
-        return f"<Connection {self.id} from {self.peer_host or 'a Unix socket'}>"
+        return f"<Connection {self.id} from {self._protocol.peer_name}>"

@@ -8,7 +8,8 @@ fields of this table have one meaning wherever they stand.
 ``event``       which one: the name of the method here
 ``connection``  the id of the connection
 ``transaction`` the id of the transaction, ``CONNECTION.N``: it stands in Received, too
-``peer``        the client's address, ``192.0.2.1:54321``; ``unix`` for a Unix socket
+``peer``        the client's address, ``192.0.2.1:54321``; ``unix`` for a Unix socket, ``unknown`` if a proxy says so
+``proxy``       the address of the proxy that has told us of the client; empty if there is none
 ``hello_name``  what the client calls itself
 ``tls``         version and cipher; empty on a clear line
 ``identity``    who the client has authenticated as, by ``mechanism``; empty if it has not
@@ -64,12 +65,13 @@ class EventLog:
         self._log = log
 
     def connected(self, protocol: SMTPServerProtocol) -> None:
-        """A client is there; under implicit TLS it has shaken hands."""
+        """A client is there; under implicit TLS it has shaken hands. Said again when XCLIENT makes it another one."""
         self._log.info(
-            "{connection}: connected from {peer}",
+            "{connection}: connected from {peer}" + (" by way of {proxy}" if protocol.proxy else ""),
             event="connected",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
+            proxy=protocol.proxy,
             tls=protocol.tls,
         )
 
@@ -94,6 +96,10 @@ class EventLog:
             peer=protocol.peer_name,
             reason=printable(reason),
         )
+
+    def proxy_failed(self, peer: str, reason: str) -> None:
+        """A proxy has not said whom it speaks for, or not so that it could be understood."""
+        self._log.warn("{peer}: no PROXY header: {reason}", event="proxy_failed", peer=peer, reason=reason)
 
     def authenticated(self, protocol: SMTPServerProtocol) -> None:
         """The client has shown who it is."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator, IReactorTime
@@ -23,11 +23,15 @@ from smtpfw.server.checking import Checks, standard_checks
 from smtpfw.server.deadlines import Alarms
 from smtpfw.server.events import EventLog
 from smtpfw.server.limits import ConnectionLimits
+from smtpfw.server.origin import Origin
 from smtpfw.server.protocol import SMTPServerProtocol
 from smtpfw.server.transcripts import Transcripts
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.verbs import compile_dialect
+
+if TYPE_CHECKING:
+    from smtpfw.server.proxy import ProxyProtocol
 
 #: Seconds for a peer to read its 421 after the grace period.
 CLOSING_TIME = 2.5
@@ -59,6 +63,7 @@ class SMTPServerFactory(ServerFactory):
     :raises ConfigError: if the extensions don't fit together.
 
     :ivar connections: the protocols that are connected, or whose session has not come to its end yet.
+    :ivar arriving: the connections of proxies that have not said yet whom they are for.
     :ivar limits: counts the clients.
     :ivar max_waiting: octets of a connection that wait for their turn before its client is paused.
     :ivar memory: counts the octets of messages in memory.
@@ -116,13 +121,14 @@ class SMTPServerFactory(ServerFactory):
         self.memory = MemoryBudget(config.max_memory_bytes)
         self._resolver = resolver
         self.connections: set[SMTPServerProtocol] = set()
+        self.arriving: set[ProxyProtocol] = set()
         self._ids = count(1)
         # Tells the connections of this run from those of the one before in a log.
         self._run = secrets.token_hex(3)
         self._stopped: list[defer.Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPServerProtocol:  # type: ignore[override]
-        return SMTPServerProtocol(self)
+        return SMTPServerProtocol(self, addr if isinstance(addr, Origin) else None)
 
     @property
     def resolver(self) -> Any:
@@ -149,17 +155,23 @@ class SMTPServerFactory(ServerFactory):
     def left(self, protocol: SMTPServerProtocol) -> None:
         """A connection is gone, and its session has come to its end."""
         self.connections.discard(protocol)
-        if not self.connections:
-            self._finish()
+        self._finish_if_empty()
+
+    def arrived(self, protocol: ProxyProtocol) -> None:
+        """A proxy has said whom its connection is for, or it is gone."""
+        self.arriving.discard(protocol)
+        self._finish_if_empty()
 
     def when_empty(self) -> defer.Deferred[None]:
         """A Deferred that fires when no connection is left, each having ended by itself."""
         empty: defer.Deferred[None] = defer.Deferred()
-        if self.connections:
-            self._stopped.append(empty)
-        else:
-            empty.callback(None)
+        self._stopped.append(empty)
+        self._finish_if_empty()
         return empty
+
+    def _finish_if_empty(self) -> None:
+        if not (self.connections or self.arriving):
+            self._finish()
 
     def _finish(self) -> None:
         stopped, self._stopped = self._stopped, []
@@ -177,6 +189,8 @@ class SMTPServerFactory(ServerFactory):
         """
         stopped: defer.Deferred[None] = defer.Deferred()
         self.limits.closed = True
+        for proxy in list(self.arriving):
+            proxy.shut_down()
         for protocol in list(self.connections):
             protocol.drain()
         if not self.connections:

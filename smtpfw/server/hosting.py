@@ -36,6 +36,7 @@ from smtpfw.wire.replies import OK, OK_RECIPIENT, OK_SENDER, Reply
 from smtpfw.wire.transaction import Transaction
 
 if TYPE_CHECKING:
+    from smtpfw.extensions.xclient import Told
     from smtpfw.server.protocol import SMTPServerProtocol
 
 #: What a text returned by ``verify`` is sent with.
@@ -284,6 +285,18 @@ class SessionHost(HookCaller):
     def session(self) -> ISession | None:
         return self._session
 
+    @property
+    def client(self) -> Connection:
+        return self._connection
+
+    def speak_for(self, told: Told) -> None:
+        self._log_out("xclient")
+        if self._connect_due:
+            self._checks.disconnected(self._connection, self._not_told)
+        self._connection = Connection(self._protocol, self)
+        self._first_context = self._name = None
+        self._protocol.speak_for(told)
+
     def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
         wire, transport = self._protocol.wire, self._protocol.transport
         tls = tls_state(transport) if wire.tls else None
@@ -387,7 +400,9 @@ class SessionHost(HookCaller):
 
     async def look_up_name(self) -> str:
         """See :meth:`IConnection.look_up_name`."""
-        host = self._connection.peer_host
+        host, origin = self._connection.peer_host, self._protocol.origin
+        if origin is not None and origin.name is not None:
+            return origin.name
         if self._name is None:
             # Names are asked for by few, and what asks for them is large.
             from smtpfw.server.reverse import reverse_name

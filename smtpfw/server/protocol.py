@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -33,7 +34,9 @@ from zope.interface import implementer
 
 from smtpfw.direct import can_send_at_once, send_at_once
 from smtpfw.errors import ServiceNotAvailable, SMTPError
+from smtpfw.networks import host_of
 from smtpfw.server.hosting import SessionHost
+from smtpfw.server.origin import Origin, name_of
 from smtpfw.server.timeouts import PhaseTimer
 from smtpfw.server.transcripts import begin_transcript
 from smtpfw.tls import tls_state
@@ -42,6 +45,7 @@ from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import ServerConnection
 
 if TYPE_CHECKING:
+    from smtpfw.extensions.xclient import Told
     from smtpfw.server.factory import SMTPServerFactory
 
 #: Seconds that the replies to the first commands of a pipelined group wait for the others, when a hook takes its time.
@@ -66,8 +70,10 @@ class SMTPServerProtocol(Protocol):
     transport: Any
     wire: ServerConnection
 
-    def __init__(self, factory: SMTPServerFactory) -> None:
+    def __init__(self, factory: SMTPServerFactory, origin: Origin | None = None) -> None:
+        """:param origin: what a proxy says of the connection; by default its socket tells."""
         self.factory = factory
+        self.origin = origin
         self.log: Logger = factory.log
         self._host = SessionHost(self)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
@@ -77,9 +83,10 @@ class SMTPServerProtocol(Protocol):
         self._group: IDelayedCall | None = None
         self._backlog: IDelayedCall | None = None
         self._lingering: IDelayedCall | None = None
-        #: The client's IP address as text; empty for a Unix socket.
+        #: The client's IP address as text; empty for a Unix socket, and where nobody knows it.
         self.peer_host = ""
-        self._peer_port = 0
+        #: The same as the log names it.
+        self.peer_name = ""
         #: Version and cipher; empty on a clear line.
         self.tls = ""
         #: How many messages were accepted.
@@ -98,10 +105,21 @@ class SMTPServerProtocol(Protocol):
         self._reason = "disconnected"
 
     @property
-    def peer_name(self) -> str:
-        """The client as the log names it."""
-        host = f"[{self.peer_host}]" if ":" in self.peer_host else self.peer_host
-        return f"{host}:{self._peer_port}" if host else "unix"
+    def peer(self) -> IAddress:
+        """The client's address."""
+        peer: IAddress = self.transport.getPeer() if self.origin is None else self.origin.peer
+        return peer
+
+    @property
+    def local(self) -> IAddress:
+        """What the client has connected to."""
+        local: IAddress = self.transport.getHost() if self.origin is None else self.origin.local
+        return local
+
+    @property
+    def proxy(self) -> str:
+        """Who has told us of the client; empty if it is connected to us."""
+        return "" if self.origin is None else self.origin.proxy
 
     # -- what Twisted calls -----------------------------------------------
 
@@ -113,9 +131,7 @@ class SMTPServerProtocol(Protocol):
             self._direct = can_send_at_once(transport)
         transport.registerProducer(self, True)
         self.factory.connections.add(self)
-        peer = transport.getPeer()
-        self.peer_host = _host_of(peer)
-        self._peer_port = getattr(peer, "port", 0)
+        self._name_peer()
         if self.factory.transcripts is not None:
             begin_transcript(self, self.factory.transcripts)
         limits = self.factory.limits
@@ -128,6 +144,10 @@ class SMTPServerProtocol(Protocol):
             self._shake_hands()
         else:
             self._open()
+
+    def _name_peer(self) -> None:
+        peer = self.peer
+        self.peer_host, self.peer_name = host_of(peer), name_of(peer)
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
@@ -142,6 +162,9 @@ class SMTPServerProtocol(Protocol):
     def _open(self) -> None:
         self._known = True
         self.factory.events.connected(self)
+        if self.wire.identity:
+            # By XCLIENT.
+            self.factory.events.authenticated(self)
         if self._surplus is None:
             self._host.open(self._opened)
         else:
@@ -340,6 +363,18 @@ class SMTPServerProtocol(Protocol):
         self._write()
         self._close()
 
+    def speak_for(self, told: Told) -> None:
+        """The client is another one from now on: it is counted as that, and asked about from the start."""
+        limits = self.factory.limits
+        limits.leave(self.peer_host, refused=self._surplus is not None)
+        before = self.origin or Origin(self.peer, self.local, self.peer_name)
+        self.origin = before.after(told)
+        self._name_peer()
+        self._surplus = limits.enter(self.peer_host)
+        if self.wire.transcript is not None:
+            self.wire.transcript.note(f"speaks for {self.peer_name}")
+        self._open()
+
     def left(self) -> None:
         """The connection is gone, and its session has come to its end."""
         self.factory.left(self)
@@ -409,12 +444,6 @@ class SMTPServerProtocol(Protocol):
             self.wire.restart()
             self._timer.greeted()
         self.flush()
-
-
-def _host_of(peer: Any) -> str:
-    host: str = getattr(peer, "host", None) or ""
-    # An IPv4 client of a socket for both families: RFC 4291 section 2.5.5.2.
-    return host.removeprefix("::ffff:") if "." in host else host
 
 
 def _tls_reason(error: BaseException | None) -> str:

@@ -12,17 +12,19 @@ gone, and takes no new one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred, succeed
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from smtpfw.config import ServicePlan
 from smtpfw.config.describing import describe_running
 from smtpfw.config.listeners import Seat, bind_all
-from smtpfw.config.plan import Delivery
+from smtpfw.config.plan import Delivery, ListenPlan
 from smtpfw.config.sockets import BoundSocket
-from smtpfw.server import SMTPServerFactory
+from smtpfw.server import ProxyFactory, SMTPServerFactory
 from smtpfw.server.transcripts import Transcripts
 from smtpfw.tls import Watcher
 
@@ -79,9 +81,8 @@ class Generation:
         seats: list[list[Seat]] = []
         try:
             for listen, factory in zip(self.plan.listen, self.factories, strict=True):
-                seats.append(
-                    bind_all(listen.listeners, factory, self._reactor, listen.tls, listen.config.protocol, kept)
-                )
+                wrap, protocol = partial(_behind_proxies, listen, factory), listen.config.protocol
+                seats.append(bind_all(listen.listeners, factory, self._reactor, listen.tls, protocol, kept, wrap))
         except BaseException:
             for bound in (bound for of_listener in seats for bound, _ in of_listener):
                 if bound not in before:
@@ -193,6 +194,10 @@ class Generation:
 
     def _complain(self, failure: Any, what: str) -> None:
         self._log.failure(what, failure)
+
+
+def _behind_proxies(listen: ListenPlan, factory: SMTPServerFactory, inner: IProtocolFactory) -> IProtocolFactory:
+    return inner if listen.proxy is None else ProxyFactory(factory, listen.proxy, inner)
 
 
 def _nothing() -> None:

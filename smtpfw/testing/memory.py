@@ -72,7 +72,6 @@ class MemoryClient:
     """
 
     def __init__(self, protocol: Protocol, peer: Any = PEER) -> None:
-        self.protocol: Any = protocol
         self.transport = MemoryTransport(protocol, peer)
         protocol.makeConnection(self.transport)
 
@@ -82,6 +81,11 @@ class MemoryClient:
         protocol = factory.buildProtocol(peer)
         assert isinstance(protocol, Protocol)
         return cls(protocol, peer)
+
+    @property
+    def protocol(self) -> Any:
+        """The server's protocol. Behind a PROXY header it is another one than before."""
+        return self.transport.protocol
 
     def send(self, data: bytes) -> bytes:
         """

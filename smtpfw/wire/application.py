@@ -109,6 +109,17 @@ class Application(Protocol):
     def session(self) -> Any:
         """The session, for extensions that ask what it can do."""
 
+    @property
+    def client(self) -> Any:
+        """Who is at the other end, for extensions that ask where it comes from."""
+
+    def speak_for(self, told: Any) -> None:
+        """
+        The client speaks for somebody else from now on; begin anew, and call :meth:`ServerConnection.greet`.
+
+        :param told: who that is, as :class:`smtpfw.extensions.xclient.Told` has it.
+        """
+
     def sasl_context(self, mechanisms: Collection[str] | None) -> Any:
         """
         What a SASL mechanism may know of the connection.

@@ -51,6 +51,7 @@ class ServerConfig:
     :ivar max_sequence_errors: commands at the wrong moment before 421.
     :ivar max_recipient_errors: refused recipients before 421.
     :ivar max_authentication_errors: wrong credentials before 421.
+    :ivar proxy_timeout: for the PROXY header of a connection that has to have one.
     :ivar tls_handshake_timeout: for the handshake of STARTTLS and of implicit TLS.
     :ivar greeting_timeout: from the greeting until the client has introduced itself.
     :ivar command_timeout: for the next command.
@@ -82,6 +83,7 @@ class ServerConfig:
     max_recipient_errors: int = 100  # a mailing list may have many dead addresses
     max_authentication_errors: int = 5  # OpenSSH MaxAuthTries 6; Postfix counts them with all others, up to 20
 
+    proxy_timeout: float = 5.0  # Postfix postscreen_upstream_proxy_timeout and smtpd_upstream_proxy_timeout 5
     tls_handshake_timeout: float = 30.0  # Postfix 300, nginx 60; a handshake has no human in it
     greeting_timeout: float = 120.0  # OpenSSH LoginGraceTime 120; Postfix and Exim give it what they give any command
     command_timeout: float = 300.0  # RFC 5321 section 4.5.3.2.7: at least 5 minutes

@@ -116,6 +116,8 @@ class ServerConnection:
         :param error: refuse with it: 421 closes, any other code is sent as 554 (RFC 5321 section 3.1).
         """
         if self.phase is not CLOSED:
+            # XCLIENT waits for it.
+            self.waiting = False
             self.enter(REFUSED if error else GREETED)
             self.write(greeting(self.config, error))
             self._run()

@@ -23,7 +23,7 @@ from smtpfw.wire.phases import NOT_IMPLEMENTED
 __all__ = ["MECHANISMS", "SHOWN", "Transcript", "printable", "show_command"]
 
 #: Verbs whose arguments are no secret.
-SHOWN = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "BDAT", "VRFY"})
+SHOWN = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "BDAT", "VRFY", "XCLIENT"})
 
 #: The names of SASL mechanisms that are shown. Another word behind AUTH may be the credentials of a client that forgot
 #: to name one.
