@@ -99,7 +99,9 @@ class EventLog:
 
     def proxy_failed(self, peer: str, reason: str) -> None:
         """A proxy has not said whom it speaks for, or not so that it could be understood."""
-        self._log.warn("{peer}: no PROXY header: {reason}", event="proxy_failed", peer=peer, reason=reason)
+        self._log.info(
+            "{peer}: no PROXY header: {reason}", event="proxy_failed", connection="", peer=peer, reason=reason
+        )
 
     def authenticated(self, protocol: SMTPServerProtocol) -> None:
         """The client has shown who it is."""
