@@ -25,6 +25,8 @@ TABLE = "server/test_wire_table.py"
 CHECKS = "server/test_checks.py"
 STARTTLS = "server/test_starttls.py"
 AUTH = "extensions/test_auth.py"
+PROXY = "server/test_proxy.py"
+XCLIENT = "extensions/test_xclient.py"
 CLIENT = "wire/test_client.py"
 CLIENT_CLOSING = "wire/test_client_closing.py"
 CLIENT_ROWS = "client/test_coming_from_rows.py"
@@ -496,6 +498,46 @@ PROVED: dict[str, list[str]] = {
         "dialogs/mail_tls_required.smtp",
         f"{STARTTLS}::Required",
         f"{TABLE}::StartTLSTests::test_required_tls_lets_everything_pass_afterwards",
+    ],
+    "PROXY and XCLIENT / connects from a network of `proxy`": [
+        f"{PROXY}::test_a_header",
+        f"{PROXY}::Headers",
+        f"{PROXY}::Handing",
+        f"{PROXY}::Seen",
+    ],
+    "PROXY and XCLIENT / sends a header that is malformed, something else, or none in time": [
+        f"{PROXY}::test_what_is_none",
+        f"{PROXY}::Headers::test_what_is_none_is_closed_without_a_word",
+        f"{PROXY}::Headers::test_none_in_time",
+    ],
+    "PROXY and XCLIENT / sends a PROXY header from elsewhere, or a second one": [
+        f"{PROXY}::Networks::test_from_elsewhere_it_is_a_mistake",
+        f"{PROXY}::Networks::test_a_binary_one_from_elsewhere",
+        f"{PROXY}::Networks::test_before_tls_from_elsewhere",
+        f"{PROXY}::Headers::test_it_is_no_command_later_on",
+    ],
+    "PROXY and XCLIENT / EHLO, from a network of `xclient`": [
+        f"{XCLIENT}::Believed::test_all_of_it",
+        f"{XCLIENT}::NotBelieved::test_from_elsewhere",
+    ],
+    "PROXY and XCLIENT / XCLIENT, from a network of `xclient`": [
+        "dialogs/xclient.smtp",
+        f"{XCLIENT}::Believed",
+        f"{XCLIENT}::Asked",
+    ],
+    "PROXY and XCLIENT / XCLIENT from elsewhere, or again behind ADDR": [
+        "dialogs/xclient_not_for_you.smtp",
+        "dialogs/xclient_not_configured.smtp",
+        f"{XCLIENT}::NotBelieved",
+    ],
+    "PROXY and XCLIENT / XCLIENT with a bad attribute or value, or without any": [
+        "dialogs/xclient_malformed.smtp",
+        f"{XCLIENT}::test_what_is_refused",
+        f"{XCLIENT}::NotBelieved::test_it_changes_nothing_if_it_is_malformed",
+    ],
+    "PROXY and XCLIENT / XCLIENT within a transaction": [
+        "dialogs/xclient.smtp",
+        f"{XCLIENT}::NotBelieved::test_within_a_transaction",
     ],
     "LMTP": [
         "server/test_lmtp.py::Dialog",

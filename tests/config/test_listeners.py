@@ -198,7 +198,7 @@ def test_a_port_in_use(bind: Bind) -> None:
         ("systemd:domain=INET:name=absent", "systemd passed no such socket ('absent')"),
         ("systemd:domain=INET:index=9", "systemd passed no such socket"),
         ("tcp:25\\", "a backslash at the end quotes nothing"),
-        ("haproxy:tcp:0", "the PROXY protocol is not served"),
+        ("haproxy:tcp:0", "write the endpoint without haproxy:, and name your proxies"),
         ("tls:465", "write smtps:PORT, and give tls, --tls CERT[:KEY]"),
         ("smtps:465", "smtps: needs a certificate; give tls, --tls CERT[:KEY]"),
     ],

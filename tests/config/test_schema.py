@@ -12,7 +12,7 @@ from smtpfw.config import schema
 from smtpfw.config.file import tree_of_file
 from smtpfw.config.places import Problems
 from smtpfw.config.schema import TABLES, TableSchema, about_unknown
-from smtpfw.config.settings import BY_NAME, FLAG, SETTINGS
+from smtpfw.config.settings import BY_NAME, FLAG, NETWORK, SETTINGS
 from smtpfw.config.toml import TOMLFile
 from smtpfw.config.tree import ServiceTree, Values
 
@@ -47,7 +47,8 @@ def spellings(name: str) -> list[str]:
     """How a value of a setting may be written."""
     setting = BY_NAME[name]
     if setting.repeatable:
-        return [f"[{setting.kind.example}]", setting.kind.example, f"[{setting.kind.example}, 'x']"]
+        another = "'x'" if setting.kind is not NETWORK else "'unix'"
+        return [f"[{setting.kind.example}]", setting.kind.example, f"[{setting.kind.example}, {another}]"]
     found = [setting.kind.example]
     if setting.kind is FLAG:
         return [*found, "false"]

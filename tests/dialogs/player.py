@@ -20,7 +20,7 @@ from smtpfw.errors import (
     TransactionFailed,
     TryAgainLater,
 )
-from smtpfw.extensions import STANDARD, Limits
+from smtpfw.extensions import STANDARD, Limits, XClient
 from smtpfw.interfaces import IBody
 from smtpfw.testing import MemoryClient, RecordedMessage, RecordingBackend
 from smtpfw.wire.dialect import Extension
@@ -109,6 +109,8 @@ def _setting(dialog: Dialog, words: list[str]) -> None:
         dialog.whole_only = True
     elif words[0] == "extensions":
         dialog.extensions = tuple(EXTENSIONS[keyword] for keyword in words[1:])
+    elif words[0] == "xclient":
+        dialog.extensions = (*dialog.extensions, XClient(words[1:]))
     elif words[0] == "honours":
         dialog.honours = frozenset(words[1:])
     elif words[0] == "limits":

@@ -21,6 +21,7 @@ from smtpfw.config.log_lines import format_json, format_text
 from smtpfw.errors import AuthFailed, MailboxUnavailable, SMTPError
 from smtpfw.extensions import STANDARD, Auth
 from smtpfw.interfaces import IBody, ILMTPSession, IPlainAuthSession, IStatusCollector
+from smtpfw.server import ProxyFactory
 from smtpfw.server.events import EventLog
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.replies import Reply
@@ -76,7 +77,8 @@ class Connections(EventCase):
     def test_connected_and_gone(self) -> None:
         client = self.connect(None, ENVELOPE + DATA, MESSAGE + DOT)
         self.assertEqual(
-            self.fields("connected"), [{"event": "connected", "connection": self.id, "peer": PEER, "tls": ""}]
+            self.fields("connected"),
+            [{"event": "connected", "connection": self.id, "peer": PEER, "proxy": "", "tls": ""}],
         )
         self.assertEqual(self.lines("connected"), [f"ID: connected from {PEER}\n"])
         self.assertEqual(self.fields("disconnected"), [])
@@ -559,7 +561,9 @@ class Described(EventCase):
         client.send(MAIL + RCPT + DATA)
         client.send(MESSAGE)
         client.disconnect()
-        TLSClient(self.make_factory(RecordingBackend(), tls=CONTEXT), implicit=True).raw(b"EHLO in clear\r\n")
+        factory = self.make_factory(RecordingBackend(), tls=CONTEXT)
+        TLSClient(factory, implicit=True).raw(b"EHLO in clear\r\n")
+        MemoryClient.of(ProxyFactory(factory, "192.0.2.1")).send(b"EHLO\r\n")
 
     def test_events_and_fields(self) -> None:
         self.tell_everything()
@@ -577,10 +581,10 @@ class Described(EventCase):
 
         def shape(text: str) -> str:
             # What is of this one alone: the client, the recipient, the mechanism, why the handshake failed.
-            text = re.sub(r"192\.0\.2\.1:\d+|<[^>]*@[^>]*>|(?<= by )[\w-]+|(?<=failed: ).*", "X", text)
+            text = re.sub(r"(?:192\.0\.2\.1|10\.0\.0\.5):\d+|<[^>]*@[^>]*>|(?<= by )[\w-]+|(?<=failed: ).*", "X", text)
             return re.sub(r"\d[\w.]*", "1", text.partition("] ")[2])
 
-        shapes = {shape(format_text(event).replace(event["connection"], "1")[:-1]) for event in self.told}
+        shapes = {shape(format_text(event).replace(event["connection"] or "\0", "1")[:-1]) for event in self.told}
         self.assertEqual({shape(re.sub("5c01d3[12]", "1", text)) for text in sample.splitlines()}, shapes)
         (message,) = (event for event in self.told if event["event"] == "message")
         self.assertEqual(list(json.loads(line)), list(json.loads(format_json(message))))

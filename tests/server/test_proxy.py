@@ -254,6 +254,18 @@ class Networks(ProxyCase):
         self.assertEqual(codes(client.send(V2))[:2], [b"220", b"500"])
         self.assertEqual(self.backend.sessions[0].connection.peer, ELSEWHERE)
 
+    def test_before_tls_from_elsewhere(self) -> None:
+        server = self.make_server()
+        factory = ProxyFactory(server, "10.0.0.5", tls_server(server, CONTEXT))
+        for header in (V1, V2):
+            client = SMTPClientProtocol(ClientConfig(), clock=self.clock)
+            link = joined(_Preceded(client, header), factory, client_address=ELSEWHERE)
+            self.assertTrue(link.server_transport.closed)
+            self.assertEqual(self.backend.sessions, [])
+            (event,) = self.logged("handshake_failed")
+            self.assertEqual(event["peer"], "192.0.2.77:4321")
+            self.told.clear()
+
     def test_families_and_sockets(self) -> None:
         mapped = IPv6Address("TCP", "::ffff:10.0.0.5", 4321)
         for peer, proxies, expected in (
