@@ -22,6 +22,7 @@ from smtpfw.backends.mux import MuxBackend, RouteList
 from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config.plan import Delivery, ListenPlan
 from smtpfw.errors import SMTPError
+from smtpfw.extensions import XClient
 from smtpfw.networks import Networks
 from smtpfw.policies import AllowedNetworks, RequireAuth
 from smtpfw.wire.config import SMTP
@@ -75,9 +76,15 @@ def _own_name(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]
 
 
 def _trusted_networks(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
-    for network in _trusted(plan.backend):
-        if network.num_addresses > 1 and not any(_is_within(network, private) for private in _PRIVATE):
-            yield f"trusted has {network}, which is of the Internet: is each of its addresses yours?"
+    for network in _of_the_internet(_trusted(plan.backend)):
+        yield f"trusted has {network}, which is of the Internet: is each of its addresses yours?"
+
+
+def _believed_networks(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
+    xclient = next((one.networks for one in plan.extensions if isinstance(one, XClient)), None)
+    for name, networks in (("proxy", plan.proxy), ("xclient", xclient)):
+        for network in _of_the_internet(networks or ()):
+            yield f"{name} has {network}, which is of the Internet: is each of its addresses a proxy of yours?"
 
 
 def _postmaster(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
@@ -118,6 +125,7 @@ _RULES: tuple[_Rule, ...] = (
     _insecure_auth,
     _well_known_ports,
     _trusted_networks,
+    _believed_networks,
     _postmaster,
     _forgetful,
     _own_name,
@@ -173,6 +181,12 @@ def _trusted(backend: Any) -> list[Network]:
         return []
     guarded = any(route.is_guarded(pattern) for route in routes.routes for pattern in route.patterns)
     return list(routes.trusted) if guarded else []
+
+
+def _of_the_internet(networks: Iterable[Network]) -> Iterator[Network]:
+    for network in networks:
+        if network.num_addresses > 1 and not any(_is_within(network, private) for private in _PRIVATE):
+            yield network
 
 
 def _is_within(network: Network, other: Network) -> bool:

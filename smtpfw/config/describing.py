@@ -90,8 +90,8 @@ def describe_routes(plan: ListenPlan, deliveries: Sequence[Delivery], *, in_full
 
 def _trial(plan: ListenPlan, sockets: Sequence[BoundSocket]) -> list[str]:
     """One line that sends a message to the first listener; none when there is nothing to send to."""
-    if not sockets or (plan.auth is not None and plan.auth.required):
-        # Nobody but who has a password could send.
+    if not sockets or plan.proxy is not None or (plan.auth is not None and plan.auth.required):
+        # Nobody could send but a proxy, or who has a password.
         return []
     first = sockets[0]
     if plan.config.protocol == LMTP:

@@ -1,0 +1,104 @@
+"""PROXY and XCLIENT as an operator asks for them: in a plan, in its words, and in what listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from smtpfw.config.advice import warnings_of
+from smtpfw.config.describing import describe_clients, describe_running
+from smtpfw.config.plan import ListenPlan
+from smtpfw.extensions import XClient
+from smtpfw.networks import Networks
+from smtpfw.server import ProxyFactory, SMTPServerFactory
+from smtpfw.service.generation import Generation
+from tests.certificates import write_pair
+from tests.config.plans import mistakes, plan_of, plan_of_file
+
+BACKEND = ("--backend", "discard", "--hostname", "mx.example.org")
+
+
+def listen_of(*words: str) -> ListenPlan:
+    (listen,) = plan_of(*BACKEND, *words).listen
+    return listen
+
+
+def xclient_of(listen: ListenPlan) -> Networks | None:
+    return next((one.networks for one in listen.extensions if isinstance(one, XClient)), None)
+
+
+def test_neither_by_default() -> None:
+    listen = listen_of()
+    assert (listen.proxy, xclient_of(listen)) == (None, None)
+    assert describe_clients(listen) == []
+
+
+def test_on_the_command_line() -> None:
+    words = ("--proxy", "10.0.0.5", "--proxy", "unix", "--xclient", "2001:db8::/32", "--proxy-timeout", "2s")
+    listen = listen_of(*words)
+    assert listen.proxy == Networks(["10.0.0.5", "unix"])
+    assert xclient_of(listen) == Networks("2001:db8::/32")
+    assert listen.config.proxy_timeout == 2.0
+    assert describe_clients(listen) == [
+        "Connections from 10.0.0.5/32, unix begin with a PROXY header, which says whom they are for",
+        "XCLIENT is believed from 2001:db8::/32",
+    ]
+
+
+def test_in_a_file(tmp_path: Path) -> None:
+    text = """
+        [deliver]
+        local = "discard"
+        [listen.mx]
+        on = "tcp:0"
+        proxy = "10.0.0.5"
+        routes = { to = "example.org", deliver = "local" }
+        [listen.other]
+        on = "tcp:0"
+        xclient = ["10.0.0.6", "10.0.0.7"]
+        routes = { to = "example.org", deliver = "local" }
+        """
+    mx, other = plan_of_file(tmp_path / "x.toml", text).listen
+    assert (mx.proxy, xclient_of(mx)) == (Networks("10.0.0.5"), None)
+    assert (other.proxy, xclient_of(other)) == (None, Networks(["10.0.0.6", "10.0.0.7"]))
+
+
+def test_everybody_is_believed_by_nobody() -> None:
+    for option in ("--proxy", "--xclient"):
+        assert mistakes(*BACKEND, option, "::/0") == [
+            f"{option}: that is everybody, and whoever is believed can pass for anybody; name your proxies"
+        ]
+
+
+def test_networks_of_the_internet_are_asked_about() -> None:
+    for option in ("--proxy", "--xclient"):
+        listen = listen_of(option, "203.0.113.0/24", option, "203.0.113.7", option, "10.0.0.0/8")
+        assert warnings_of(listen, ()) == [
+            f"{option[2:]} has 203.0.113.0/24, which is of the Internet: is each of its addresses a proxy of yours?"
+        ]
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_what_listens(implicit: bool, tmp_path: Path) -> None:
+    tls = ("--tls", str(write_pair(tmp_path)))
+    where = f"{'smtps:' * implicit}tcp:0:interface=127.0.0.1"
+    plan = plan_of(*BACKEND, "--listen", where, *tls, "--proxy", "10.0.0.5")
+    generation = Generation(plan, Clock())
+    generation.bind()
+    try:
+        generation.take_over()
+        ((bound, factory),) = generation.seats[0]
+        assert isinstance(factory, ProxyFactory)
+        assert isinstance(factory.server, SMTPServerFactory)
+        # TLS stands behind the header.
+        assert (factory.inner is not factory.server) == implicit
+        assert bound.implicit_tls == implicit
+        said: Any = describe_running(plan, [[bound]])
+        # Nobody who is not a proxy can try it as it stands there.
+        assert not any(line.startswith("Try it") for line in said)
+    finally:
+        for one in generation.sockets:
+            one.discard()
