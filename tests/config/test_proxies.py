@@ -73,6 +73,14 @@ def test_everybody_is_believed_by_nobody() -> None:
         ]
 
 
+def test_tls_before_the_header(tmp_path: Path) -> None:
+    where = f"ssl:0:privateKey={write_pair(tmp_path)}"
+    assert mistakes(*BACKEND, "--listen", where, "--proxy", "10.0.0.5") == [
+        f"--listen {where}: PROXY comes before TLS; write smtps: and the port"
+    ]
+    assert listen_of("--listen", where).proxy is None
+
+
 def test_networks_of_the_internet_are_asked_about() -> None:
     for option in ("--proxy", "--xclient"):
         listen = listen_of(option, "203.0.113.0/24", option, "203.0.113.7", option, "10.0.0.0/8")
