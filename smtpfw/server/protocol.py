@@ -37,6 +37,7 @@ from smtpfw.errors import ServiceNotAvailable, SMTPError
 from smtpfw.networks import host_of
 from smtpfw.server.hosting import SessionHost
 from smtpfw.server.origin import Origin, name_of
+from smtpfw.server.parting import Parting
 from smtpfw.server.timeouts import PhaseTimer
 from smtpfw.server.transcripts import begin_transcript
 from smtpfw.tls import tls_state
@@ -50,11 +51,6 @@ if TYPE_CHECKING:
 
 #: Seconds that the replies to the first commands of a pipelined group wait for the others, when a hook takes its time.
 GROUP_PATIENCE = 0.2
-
-#: Seconds and octets of input that are read and thrown away after a connection was ended from our side: closing with
-#: unread input makes TCP reset the connection, and our last reply may be lost with it.
-LINGER_SECONDS = 2.0
-LINGER_OCTETS = 4 * 1024 * 1024
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -78,11 +74,11 @@ class SMTPServerProtocol(Protocol):
         self._host = SessionHost(self)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
         self._timer = PhaseTimer(factory.alarms, factory.config, self._timed_out)
-        # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn, the
-        # end after our last word.
+        # What waits for its time: the first replies of a pipelined group, commands that are too many for one turn.
         self._group: IDelayedCall | None = None
         self._backlog: IDelayedCall | None = None
-        self._lingering: IDelayedCall | None = None
+        # The end after our last word.
+        self._parting: Parting | None = None
         #: The client's IP address as text; empty for a Unix socket, and where nobody knows it.
         self.peer_host = ""
         #: The same as the log names it.
@@ -98,7 +94,6 @@ class SMTPServerProtocol(Protocol):
         self._answers = 0
         self._handshaking = False
         self._read_paused = False
-        self._lingered = -1
         self._closed = False
         self._draining = False
         #: Why the connection ends, in the words of ISession.logout.
@@ -173,7 +168,8 @@ class SMTPServerProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self._closed:
-            self._linger(len(data))
+            if self._parting is not None:
+                self._parting.take(len(data))
             return
         if self._handshaking:
             # A protocol wrapped around us has not told us; but nothing is delivered before the handshake is over.
@@ -182,8 +178,8 @@ class SMTPServerProtocol(Protocol):
         self.flush()
 
     def readConnectionLost(self) -> None:
-        if self._closed:
-            self._lose()
+        if self._parting is not None:
+            self._parting.end()
             return
         self.wire.receive_end()
         self.flush()
@@ -278,10 +274,11 @@ class SMTPServerProtocol(Protocol):
 
     def _cancel_calls(self) -> None:
         self._cancel_group()
-        for call in (self._backlog, self._lingering):
-            if call is not None and call.active():
-                call.cancel()
-        self._backlog = self._lingering = None
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None and backlog.active():
+            backlog.cancel()
+        if self._parting is not None:
+            self._parting.cancel()
 
     def _regulate(self) -> None:
         """Read from the peer, or not."""
@@ -400,25 +397,8 @@ class SMTPServerProtocol(Protocol):
         if self._read_paused:
             self._read_paused = False
             self.transport.resumeProducing()
-        if self._reason in ("error", "shutdown") and ITCPTransport.providedBy(self.transport) and not self.wire.tls:
-            self._lingered = 0
-            self.transport.loseWriteConnection()
-            self._lingering = self.factory.clock.callLater(LINGER_SECONDS, self._lose)
-        else:
-            if self._reason == "shutdown":
-                # By TLS the peer is to say that it closes, too; one that says nothing must not hold up the end.
-                self._lingering = self.factory.clock.callLater(LINGER_SECONDS, self.transport.abortConnection)
-            self.transport.loseConnection()
-
-    def _linger(self, octets: int) -> None:
-        if self._lingered >= 0:
-            self._lingered += octets
-            if self._lingered > LINGER_OCTETS:
-                self._lose()
-
-    def _lose(self) -> None:
-        self._cancel_calls()
-        self.transport.loseConnection()
+        self._parting = Parting(self.transport, self.factory.clock)
+        self._parting.begin(self._reason, tls=self.wire.tls)
 
     def _opened(self, error: SMTPError | None) -> None:
         """A session, or a refusal, is there for a new connection."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from smtpfw.interfaces import IBody
 from smtpfw.server.factory import CLOSING_TIME
-from smtpfw.server.protocol import LINGER_SECONDS
+from smtpfw.server.parting import LINGER_SECONDS
 from smtpfw.testing import MemoryClient, RecordingBackend
 from tests.server.helpers import (
     DATA,

@@ -35,7 +35,7 @@ from smtpfw.extensions import (
 from smtpfw.extensions.auth import FAILURE_DELAY
 from smtpfw.interfaces import IAuthSession, IBody, ICheck, IConnection
 from smtpfw.sasl.checkers import FunctionChecker
-from smtpfw.server.protocol import LINGER_OCTETS, LINGER_SECONDS
+from smtpfw.server.parting import LINGER_OCTETS, LINGER_SECONDS
 from smtpfw.testing import MemoryClient, MemoryTransport, RecordingBackend
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.profiles import DEFAULT, LENIENT, STRICT, Profile
