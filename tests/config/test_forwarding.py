@@ -85,7 +85,9 @@ def test_by_mx() -> None:
 def test_settings(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("me:open:sesame\nand more\n")
-    backend = relay(rf"relay:a.test:login={secret}:trusted=10.0.0.0/8,2001\:db8\:\:/32,unix:honours=dsn,RRVS:tls_name=b.test")
+    backend = relay(
+        rf"relay:a.test:login={secret}:trusted=10.0.0.0/8,2001\:db8\:\:/32,unix:honours=dsn,RRVS:tls_name=b.test"
+    )
     (connector,) = backend._connectors
     assert backend.trusted == Networks(["10.0.0.0/8", "2001:db8::/32", "unix"])
     assert (connector.tls, connector.name, connector.destination.text) == ("required", "b.test", "a.test:587")
