@@ -106,7 +106,9 @@ class ForwardingSession:
         Who may not send anything from here on is told so at RCPT, and no next hop hears of it.
         """
         self._leave()
-        self._wanted = Wanted(sender, options, self._route.clock().seconds())
+        # Whoever is in front of this backend may have kept it for itself for a while.
+        arrived = self._route.clock().seconds() - self._connection.since_mail
+        self._wanted = Wanted(sender, options, arrived)
         if self._route.waits_for_recipient or self._route.permit(self._connection) is not None:
             return None
         return said((await self._begin("")).reply)

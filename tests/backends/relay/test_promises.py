@@ -307,6 +307,16 @@ def test_what_is_left(mail: str, passed: float, said: str) -> None:
         assert b"MAIL" not in hop.said_by_clients
 
 
+def test_the_time_that_has_passed_in_front_of_it() -> None:
+    """Behind routes a relay hears of MAIL with the first recipient, and what has passed by then counts as well."""
+    clock = Clock()
+    sender = relay_to(server(RecordingBackend(ALL), clock), clock=clock, honours=PROMISES, through=MuxBackend)
+    sender.say("MAIL FROM:<a@sender.test> BY=60;R")
+    sender.advance(10)
+    assert sender.say("RCPT TO:<b@there.test>").startswith(b"250 ")
+    assert b" BY=50;R " in sender.hops.endpoints[0].said_by_clients
+
+
 def test_each_mail_has_a_time_of_its_own() -> None:
     sender = lmtp_to(server(RecordingBackend(ALL), protocol=LMTP), honours=PROMISES)
     for seconds in (60, 50):
