@@ -13,7 +13,8 @@ RET, ENVID   where DSN is offered; they are of no use elsewhere
 NOTIFY       where DSN is offered; SUCCESS and NEVER are promises that can't be kept elsewhere
 ORCPT        where DSN is offered
 BY           less the time that has passed here, or the message does not go: nobody here sends the
-             notice that mode N promises, or takes back what mode R would (RFC 2852 section 4.1)
+             notice that mode N promises, or takes back what mode R would (RFC 2852 section 4.1). The
+             trace is asked of the next hop: nothing is kept here that there would be a trace of
 MT-PRIORITY  where it is offered; elsewhere what is urgent is served like all else, which breaks no
              promise (RFC 6710 section 4.3)
 HOLDFOR      less the time that has passed here, or the message does not go: nobody would hold it
