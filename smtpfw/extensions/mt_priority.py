@@ -58,8 +58,8 @@ def priority_changed(value: int) -> Reply:
 
 class MTPriority(Extension):
     """
-    :param profile: the name of the profile by which priorities are assigned (RFC 6710 section 10.2), ``STANAG4406``; empty
-        for none.
+    :param profile: the name of the profile by which priorities are assigned (RFC 6710 section 10.2), ``STANAG4406``;
+        empty for none.
     :raises ConfigError: for a name that is no word for EHLO.
     """
 
