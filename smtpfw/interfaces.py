@@ -86,6 +86,10 @@ class IConnection(Interface):
         "is under way; None outside of one. A session finds exactly those recipients that it has accepted itself. "
         "A new object is made at each MAIL, and it is never changed after the end of its message."
     )
+    since_mail: float = Attribute(
+        "Seconds since the client's last MAIL came, whenever a session was told of it; only of use in a transaction, "
+        "and for the answer to MAIL."
+    )
     tls_state: TLSState | None = Attribute(
         "What TLS has agreed on: version, cipher, the name the client asked for, its certificate; None on a clear line."
     )

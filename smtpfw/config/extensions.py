@@ -18,7 +18,7 @@ from smtpfw.config.settings import nearest
 from smtpfw.config.strings import parse_description
 from smtpfw.config.tree import Text
 from smtpfw.errors import ConfigError
-from smtpfw.extensions import STANDARD, Limits
+from smtpfw.extensions import STANDARD
 from smtpfw.plugins import ExtensionPlugin, IExtensionPlugin
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.verbs import compile_dialect
@@ -39,16 +39,27 @@ _HELP = {
     "BINARYMIME": "Bodies of any octets, by BDAT (RFC 3030).",
     "DSN": "Delivery notifications, where the backend honours them (RFC 3461).",
     "REQUIRETLS": "Verified TLS on every hop, where the backend honours it (RFC 8689).",
+    "DELIVERBY": "Returned or told of if late, where the backend honours it (RFC 2852).",
+    "MT-PRIORITY": "What is urgent first, where the backend honours it (RFC 6710).",
+    "RRVS": "Only to who had the address then, where the backend honours it (RFC 7293).",
+    "FUTURERELEASE": "Held until later, where the backend honours it (RFC 4865).",
     "LIMITS": "Tells how much one message and one connection may have (RFC 9422).",
     "STARTTLS": "TLS, where there is a certificate (RFC 3207).",
 }
-_PARAMETERS = {"LIMITS": {"max_transactions": "count", "max_recipient_domains": "count"}}
+#: Those that take arguments: the name of each -> its kind.
+_PARAMETERS = {
+    "DELIVERBY": {"min_by_time": "duration"},
+    "MT-PRIORITY": {"profile": "text"},
+    "FUTURERELEASE": {"max_interval": "duration"},
+    "LIMITS": {"max_transactions": "count", "max_recipient_domains": "count"},
+}
 
 
 def _ours(extension: Extension) -> ExtensionPlugin:
     keyword = extension.keyword
-    make: Any = Limits if isinstance(extension, Limits) else lambda: extension
-    return ExtensionPlugin(keyword, make, help=_HELP[keyword], parameters=_PARAMETERS.get(keyword, {}))
+    parameters = _PARAMETERS.get(keyword, {})
+    make: Any = type(extension) if parameters else lambda: extension
+    return ExtensionPlugin(keyword, make, help=_HELP[keyword], parameters=parameters)
 
 
 EXTENSIONS = Catalogue(

@@ -20,8 +20,10 @@ from smtpfw.errors.faults import RemoteProtocolError
 from smtpfw.errors.refusals import (
     ENHANCED_CODE_NOT_SET,
     DataTooLarge,
+    DeliveryTimeExpired,
     NamedSMTPError,
     SMTPError,
+    SyntaxProblem,
     TooManyRecipients,
 )
 
@@ -30,11 +32,13 @@ __all__ = [
     "ClientError",
     "ConnectionFailed",
     "ExtensionMissing",
+    "HeldTooLongForPeer",
     "Refused",
     "TLSFailed",
     "TimedOut",
     "TooLargeForPeer",
     "TooManyForPeer",
+    "TooSoonForPeer",
     "UnknownOutcome",
 ]
 
@@ -160,6 +164,20 @@ class TooManyForPeer(_Beforehand, TooManyRecipients):
     """The message has more recipients than the peer takes at a time, by its LIMITS; this one was not said."""
 
     phase = "RCPT"
+    temporary = SMTPError.temporary
+
+
+class TooSoonForPeer(_Beforehand, DeliveryTimeExpired):
+    """The message is to be returned earlier than the peer promises, by its DELIVERBY; nothing of it has been sent."""
+
+    phase = "MAIL"
+    temporary = SMTPError.temporary
+
+
+class HeldTooLongForPeer(_Beforehand, SyntaxProblem):
+    """The message is to be held for longer than the peer does, by its FUTURERELEASE; nothing of it has been sent."""
+
+    phase = "MAIL"
     temporary = SMTPError.temporary
 
 

@@ -33,6 +33,8 @@ __all__ = [
     "BadSenderSyntax",
     "BadSequence",
     "DataTooLarge",
+    "DeliveryTimeExpired",
+    "DomainOwnerChanged",
     "EncryptionRequired",
     "EnhancedCode",
     "ForwardingFailed",
@@ -40,12 +42,14 @@ __all__ = [
     "InsufficientStorage",
     "LineTooLong",
     "LookupFailed",
+    "MailboxOwnerChanged",
     "MailboxUnavailable",
     "MalformedLines",
     "MechanismUnknown",
     "NamedSMTPError",
     "NoRoute",
     "NullMX",
+    "OwnerUnknown",
     "RateExceeded",
     "RelayDenied",
     "SMTPError",
@@ -364,6 +368,14 @@ class NoRoute(NamedSMTPError):
     message = "No usable mail exchanger"
 
 
+class DeliveryTimeExpired(NamedSMTPError):
+    """The message can't be delivered in the time that DELIVERBY leaves it (RFC 2852 section 4)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 4, 7)
+    message = "Delivery time expired"
+
+
 class RelayDenied(NamedSMTPError):
     """We do not carry mail for this sender or recipient."""
 
@@ -378,6 +390,30 @@ class SenderDenied(NamedSMTPError):
     code = 550
     enhanced_code = EnhancedCode(5, 7, 1)
     message = "Sender address denied"
+
+
+class MailboxOwnerChanged(NamedSMTPError):
+    """The mailbox has another owner than at the time that RRVS names (RFC 7293)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 7, 17)
+    message = "Mailbox owner has changed"
+
+
+class DomainOwnerChanged(NamedSMTPError):
+    """The domain has another owner than at the time that RRVS names (RFC 7293)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 7, 18)
+    message = "Domain owner has changed"
+
+
+class OwnerUnknown(NamedSMTPError):
+    """Nobody here knows whose the mailbox was at the time that RRVS names (RFC 7293)."""
+
+    code = 550
+    enhanced_code = EnhancedCode(5, 7, 19)
+    message = "RRVS test cannot be completed"
 
 
 class MalformedLines(NamedSMTPError):

@@ -13,12 +13,16 @@ one of yours, write a module like these and put an instance into the list::
 from smtpfw.extensions.auth import Auth
 from smtpfw.extensions.binarymime import BinaryMIME
 from smtpfw.extensions.chunking import Chunking
+from smtpfw.extensions.deliverby import DeliverBy
 from smtpfw.extensions.dsn import DSN
 from smtpfw.extensions.eightbitmime import EightBitMIME
 from smtpfw.extensions.enhanced_status_codes import EnhancedStatusCodes
+from smtpfw.extensions.futurerelease import FutureRelease
 from smtpfw.extensions.limits import Limits
+from smtpfw.extensions.mt_priority import MTPriority
 from smtpfw.extensions.pipelining import Pipelining
 from smtpfw.extensions.requiretls import RequireTLS
+from smtpfw.extensions.rrvs import RecipientValidSince
 from smtpfw.extensions.size import Size
 from smtpfw.extensions.smtputf8 import SMTPUTF8
 from smtpfw.extensions.starttls import StartTLS
@@ -33,10 +37,14 @@ __all__ = [
     "Auth",
     "BinaryMIME",
     "Chunking",
+    "DeliverBy",
     "EightBitMIME",
     "EnhancedStatusCodes",
+    "FutureRelease",
     "Limits",
+    "MTPriority",
     "Pipelining",
+    "RecipientValidSince",
     "RequireTLS",
     "Size",
     "StartTLS",
@@ -44,7 +52,7 @@ __all__ = [
 ]
 
 #: What every listener serves unless told otherwise. StartTLS is offered where there is a certificate; those that
-#: promise something beyond the wire, DSN and REQUIRETLS, are offered where the backend honours them.
+#: promise something beyond the wire, from DSN to FUTURERELEASE, are offered where the backend honours them.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
@@ -55,6 +63,10 @@ STANDARD: tuple[Extension, ...] = (
     BinaryMIME(),
     DSN(),
     RequireTLS(),
+    DeliverBy(),
+    MTPriority(),
+    RecipientValidSince(),
+    FutureRelease(),
     Limits(),
     StartTLS(),
 )

@@ -132,6 +132,10 @@ class Connection:
         return self._host.gone or self._protocol.wire.phase is CLOSED
 
     @property
+    def since_mail(self) -> float:
+        return self._host.since_mail
+
+    @property
     def talked_early(self) -> bool:
         wire = self._protocol.wire
         return wire.phase is CONNECTED and wire.buffered > 0

@@ -297,6 +297,12 @@ class SessionHost(HookCaller):
         self._first_context = self._name = None
         self._protocol.speak_for(told)
 
+    @property
+    def since_mail(self) -> float:
+        """See :attr:`IConnection.since_mail`."""
+        seconds: float = self._factory.clock.seconds() - self._mail_began
+        return seconds
+
     def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
         wire, transport = self._protocol.wire, self._protocol.transport
         tls = tls_state(transport) if wire.tls else None
@@ -332,8 +338,7 @@ class SessionHost(HookCaller):
     def reset(self, reason: str) -> None:
         if reason != "refused":
             # What was refused has had its answer, and an event of its own.
-            duration = self._factory.clock.seconds() - self._mail_began
-            self._factory.events.aborted(self._protocol, self._reason or reason, duration)
+            self._factory.events.aborted(self._protocol, self._reason or reason, self.since_mail)
         hook = None if self._session is None else overridden(self._session, "reset")
         if hook is not None:
             notify(self._not_told, hook, reason)
@@ -387,8 +392,7 @@ class SessionHost(HookCaller):
     def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
         if replies[0].positive or any(reply.positive for reply in replies):
             self._protocol.messages += 1
-        duration = self._factory.clock.seconds() - self._mail_began
-        self._factory.events.message(self._protocol, transaction, size, replies, duration)
+        self._factory.events.message(self._protocol, transaction, size, replies, self.since_mail)
 
     def refused(self, verb: bytes, reply: Reply) -> None:
         self._factory.events.refused(self._protocol, verb, reply)

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import re
 import time
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime, formatdate
 from functools import lru_cache
 from typing import Protocol
 
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.transaction import Transaction
 
-__all__ = ["date_time", "delivered_to", "received", "received_line", "return_path"]
+__all__ = ["date_time", "delivered_to", "received", "received_line", "return_path", "valid_since"]
 
 #: What may not stand in an address: it would end the line, or show differently from what it is. The grammar lets none
 #: of it through; a session that is fed by something else may.
@@ -100,6 +101,17 @@ def delivered_to(address: str) -> bytes:
     :param address: the address without brackets.
     """
     return b"Delivered-To: " + _address(address) + b"\r\n"
+
+
+def valid_since(address: str, when: datetime) -> bytes:
+    """
+    The Require-Recipient-Valid-Since line: RRVS for a server that has no such extension (RFC 7293 section 3.2).
+
+    :param address: the only recipient's, without brackets.
+    :param when: since when it must have been this recipient's; with its zone.
+    """
+    date = format_datetime(when.astimezone(UTC)).encode("ascii")
+    return b"Require-Recipient-Valid-Since: " + _address(address) + b";\r\n\t" + date + b"\r\n"
 
 
 def received(

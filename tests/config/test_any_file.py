@@ -30,7 +30,13 @@ GOOD: dict[str, Any] = {
     "auth": {"users": "htpasswd:users", "others": "certificate"},
     "deliver": {
         "local": "maildir:md/{domain}/{user}",
-        "isp": {"plugin": "relay", "via": ["smtps:a.example"], "login": "file:secret", "tls": "required", "dsn": True},
+        "isp": {
+            "plugin": "relay",
+            "via": ["smtps:a.example"],
+            "login": "file:secret",
+            "tls": "required",
+            "honours": ["DSN"],
+        },
         "lmtp": {"plugin": "lmtp", "via": "unix:/run/lmtp", "command_timeout": "1m"},
         "box": {"plugin": "maildir", "path": "box", "eol": "lf"},
     },

@@ -12,26 +12,31 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import Clock
 
 from smtpfw import ServerConfig, SMTPServerFactory
+from smtpfw.config.extensions import extension_from_string
 from smtpfw.errors import (
+    DomainOwnerChanged,
     InsufficientStorage,
+    MailboxOwnerChanged,
     MailboxUnavailable,
+    OwnerUnknown,
     RelayDenied,
     SMTPError,
     TransactionFailed,
     TryAgainLater,
 )
-from smtpfw.extensions import STANDARD, Limits, XClient
+from smtpfw.extensions import STANDARD, FutureRelease, Limits, XClient
+from smtpfw.extensions.mt_priority import priority_changed
 from smtpfw.interfaces import IBody
 from smtpfw.testing import MemoryClient, RecordedMessage, RecordingBackend
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.profiles import PROFILES
 from smtpfw.wire.replies import Reply
+from smtpfw.wire.times import parse_date_time
 
 FOLDER = Path(__file__).parent
 
 #: For STARTTLS; no dialog gets as far as a handshake.
 CONTEXT = CertificateOptions()
-EXTENSIONS: dict[str, Extension] = {extension.keyword: extension for extension in STANDARD}
 
 _REPEATED = re.compile(r"\{([^{}*]+)\*(\d+)\}")
 
@@ -108,7 +113,12 @@ def _setting(dialog: Dialog, words: list[str]) -> None:
     if words == ["whole"]:
         dialog.whole_only = True
     elif words[0] == "extensions":
-        dialog.extensions = tuple(EXTENSIONS[keyword] for keyword in words[1:])
+        # As the operator writes them: DELIVERBY:min_by_time=60.
+        dialog.extensions = tuple(map(extension_from_string, words[1:]))
+    elif words[0] == "now":
+        now = parse_date_time(words[1])
+        release = FutureRelease(now=lambda: now)
+        dialog.extensions = tuple(release if isinstance(e, FutureRelease) else e for e in dialog.extensions)
     elif words[0] == "xclient":
         dialog.extensions = (*dialog.extensions, XClient(words[1:]))
     elif words[0] == "honours":
@@ -136,6 +146,10 @@ ADDRESSES: dict[str, Any] = {
     "queued": "queued as 42",
     "reply": Reply(250, "fine", (2, 1, 0)),
     "nonsense": 42,
+    "urgent": priority_changed(3),
+    "sold": MailboxOwnerChanged(),
+    "bought": DomainOwnerChanged(),
+    "unsure": OwnerUnknown(),
 }
 #: EHLO and HELO, by the name.
 HELLOS: dict[str, Any] = {"refused.example": SMTPError(550, (5, 7, 1), "Not you")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -420,6 +421,43 @@ class TestExtensions:
     def test_the_same_with_arguments(self) -> None:
         assert self.keywords("LIMITS:max_transactions=5") == self.standard
         assert extension_from_string("limits:max_transactions=5") is not STANDARD[self.standard.index("LIMITS")]
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("DELIVERBY", ""),
+            ("deliverby:min_by_time=1m", "60"),
+            ("MT-PRIORITY", ""),
+            ("mt-priority:profile=STANAG4406", "STANAG4406"),
+            ("RRVS", ""),
+        ],
+    )
+    def test_arguments_of_a_standard_one(self, text: str, said: str) -> None:
+        made: Any = extension_from_string(text)
+        assert made.keyword in self.standard
+        assert made.advertise(None) == said
+
+    def test_an_interval(self) -> None:
+        made: Any = extension_from_string("futurerelease:max_interval=1h")
+        assert made.advertise(None).startswith("3600 ")
+        made = extension_from_string("FUTURERELEASE")
+        assert made.advertise(None).startswith("2592000 ")
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("DELIVERBY:min_by_time=soon", "min_by_time: 'soon' is no time"),
+            ("DELIVERBY:min_by_time=500ms", "extension DELIVERBY: min_by_time: 0.5 is no number of whole seconds"),
+            ("DELIVERBY:60", "'60' has no name before it"),
+            ("MT-PRIORITY:profil=x", "MT-PRIORITY takes no profil=; did you mean profile?"),
+            ("MT-PRIORITY:profile=a b", "extension MT-PRIORITY: profile: 'a b' is no word of printable ASCII"),
+            ("FUTURERELEASE:max_interval=0", "extension FUTURERELEASE: max_interval: 0 holds nothing"),
+            ("RRVS:x=1", "takes nothing behind it"),
+        ],
+    )
+    def test_arguments_that_make_no_sense(self, text: str, why: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            extension_from_string(text)
 
     @pytest.mark.parametrize(
         ("texts", "expected"),

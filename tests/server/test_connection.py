@@ -54,6 +54,16 @@ class Facts(Told):
         self.assertEqual(before.hello_name, "me")
         self.assertEqual(connection.state.hello_name, "somebody.else")
 
+    def test_since_mail(self) -> None:
+        client, connection = self.greet(HELLO)
+        for _ in range(2):
+            self.clock.advance(7)
+            client.send(MAIL)
+            self.assertEqual(connection.since_mail, 0.0)
+            self.clock.advance(1.5)
+            self.assertEqual(connection.since_mail, 1.5)
+            client.send(b"RSET\r\n")
+
     def test_the_server_and_its_connections(self) -> None:
         client, connection = self.greet()
         self.assertIs(connection.server, client.protocol.factory)

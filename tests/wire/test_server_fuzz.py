@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smtpfw.errors import SMTPError
-from smtpfw.extensions import STANDARD
+from smtpfw.extensions import STANDARD, FutureRelease
 from smtpfw.wire.application import PENDING, Answer
 from smtpfw.wire.config import ServerConfig
 from smtpfw.wire.outgoing import MAX_REPLIES_DUE
@@ -27,8 +28,13 @@ from smtpfw.wire.server import ServerConnection
 from smtpfw.wire.transaction import Transaction
 from smtpfw.wire.verbs import compile_dialect
 
-# What STARTTLS begins is not in this layer.
-DIALECT = compile_dialect(extension for extension in STANDARD if extension.keyword != "STARTTLS")
+NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+# What STARTTLS begins is not in this layer; and what EHLO says of the time must not differ between two runs.
+DIALECT = compile_dialect(
+    FutureRelease(now=lambda: NOON) if isinstance(extension, FutureRelease) else extension
+    for extension in STANDARD
+    if extension.keyword != "STARTTLS"
+)
 REPLY_LINE = re.compile(rb"[2-5]\d\d[ -][ -~]*\r\n")
 
 ANSWERS: tuple[Answer, ...] = (

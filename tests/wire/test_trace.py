@@ -7,6 +7,7 @@ import email.policy
 import email.utils
 import re
 import time
+from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import NO_OPTIONS
-from smtpfw.wire.trace import delivered_to, received, received_line, return_path
+from smtpfw.wire.trace import delivered_to, received, received_line, return_path, valid_since
 from smtpfw.wire.transaction import Recipient, Transaction
 
 PLAIN: dict[str, object] = {
@@ -101,6 +102,30 @@ def test_the_time_is_now_unless_it_is_given() -> None:
     _, _, date = received_line(connection_with()).rpartition(b";\r\n\t")
     moment = email.utils.parsedate_to_datetime(date.decode().strip()).timestamp()
     assert before <= moment <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("address", "when", "line"),
+    [
+        (
+            "bob@example.org",
+            datetime(2014, 4, 3, 23, 1, tzinfo=UTC),
+            "Require-Recipient-Valid-Since: bob@example.org;\r\n\tThu, 03 Apr 2014 23:01:00 +0000\r\n",
+        ),
+        (
+            "jürgen@example.org",
+            datetime(2014, 4, 4, 1, 1, 0, 999999, timezone(timedelta(hours=2))),
+            "Require-Recipient-Valid-Since: jürgen@example.org;\r\n\tThu, 03 Apr 2014 23:01:00 +0000\r\n",
+        ),
+        (
+            "a\r\nX: b@example.org",
+            datetime(1, 1, 1, tzinfo=UTC),
+            "Require-Recipient-Valid-Since: a??X: b@example.org;\r\n\tMon, 01 Jan 0001 00:00:00 +0000\r\n",
+        ),
+    ],
+)
+def test_since_when_a_recipient_must_have_had_the_address(address: str, when: datetime, line: str) -> None:
+    assert valid_since(address, when).decode() == line
 
 
 def test_without_a_message_there_is_nothing_to_say() -> None:

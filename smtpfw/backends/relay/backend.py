@@ -16,6 +16,7 @@ from typing import Any
 
 from smtpfw.backends.relay.looking import look_for
 from smtpfw.backends.relay.opening import Openings
+from smtpfw.backends.relay.promises import promises_of
 from smtpfw.backends.relay.session import ForwardingSession
 from smtpfw.client import Connector, Pool, Pools
 from smtpfw.client.connecting import REQUIRED
@@ -35,7 +36,7 @@ MAX_CONNECTIONS = 100
 class ForwardingBackend:
     """
     :param connectors: the next hops, in the order in which they are tried; at least one.
-    :param dsn: whether DSN may be offered.
+    :param honours: keywords of :data:`~smtpfw.backends.relay.promises.PROMISES` that may be offered.
     :param opening_timeout: seconds until a next hop has accepted MAIL, all attempts together; 0 for no limit.
     :param reactor: by default the running one.
     :param pool: settings of :class:`~smtpfw.client.Pool`: ``max_connections``, ``max_messages`` ...
@@ -51,10 +52,16 @@ class ForwardingBackend:
     waits_for_recipient = False
 
     def __init__(
-        self, connectors: Sequence[Connector], *, dsn: bool, opening_timeout: float, reactor: Any, **pool: Any
+        self,
+        connectors: Sequence[Connector],
+        *,
+        honours: Collection[str] | str,
+        opening_timeout: float,
+        reactor: Any,
+        **pool: Any,
     ) -> None:
         self._connectors = tuple(connectors)
-        self._dsn = dsn
+        self._promised = promises_of(self.kind, honours)
         self._reactor = reactor
         self._opening_timeout = opening_timeout
         self._pool_settings = pool
@@ -68,14 +75,11 @@ class ForwardingBackend:
 
     @property
     def honours(self) -> Collection[str]:
-        """``REQUIRETLS`` where each next hop's certificate is verified; ``DSN`` where the operator says so."""
-        promises = set()
+        """``REQUIRETLS`` where each next hop's certificate is verified; the others where the operator says so."""
         # RFC 8689 section 4.2.1: by MX it would take DNS answers that are signed, or MTA-STS, as well.
         if not self.by_domain and all(connector.tls == REQUIRED for connector in self._connectors):
-            promises.add("REQUIRETLS")
-        if self._dsn:
-            promises.add("DSN")
-        return frozenset(promises)
+            return self._promised | {"REQUIRETLS"}
+        return self._promised
 
     def new_session(self, connection: IConnection) -> ISession:
         """A session for one connection."""

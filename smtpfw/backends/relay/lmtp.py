@@ -4,7 +4,7 @@ Mail to a server that delivers it, by LMTP (RFC 2033): Dovecot, Cyrus, another s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from zope.interface import implementer
@@ -30,7 +30,8 @@ class LMTPBackend(ForwardingBackend):
     :param via: ``unix:/run/dovecot/lmtp``, ``192.0.2.1:24``, a Connector, an endpoint; or a sequence of them, tried in
         order.
     :param tls, tls_name, ca, certificate, key, config: see :func:`~smtpfw.client.connect`.
-    :param dsn: whether the next hops send delivery status notifications (RFC 3461), so that DSN may be offered.
+    :param honours: what the next hops keep the promises of, so that it may be offered: some of ``DSN``, ``DELIVERBY``,
+        ``MT-PRIORITY``, ``RRVS``, ``FUTURERELEASE``, in any case.
     :param max_connections: to each next hop.
     :param opening_timeout: seconds until a next hop has accepted MAIL, all attempts together; 0 for no limit.
     :param pool: other settings of :class:`~smtpfw.client.Pool`: ``max_messages``, ``max_age``, ``max_idle``.
@@ -51,7 +52,7 @@ class LMTPBackend(ForwardingBackend):
         certificate: str | None = None,
         key: str | None = None,
         config: ClientConfig | None = None,
-        dsn: bool = False,
+        honours: Collection[str] | str = (),
         max_connections: int = MAX_CONNECTIONS,
         opening_timeout: float = OPENING_TIMEOUT,
         reactor: Any = None,
@@ -60,7 +61,7 @@ class LMTPBackend(ForwardingBackend):
         files = {"ca": ca, "certificate": certificate, "key": key}
         super().__init__(
             connectors_of(self.kind, each(via), tls=tls, tls_name=tls_name, config=config, **files),
-            dsn=dsn,
+            honours=honours,
             opening_timeout=opening_timeout,
             reactor=reactor,
             max_connections=max_connections,

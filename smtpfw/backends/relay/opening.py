@@ -14,7 +14,7 @@ MAIL shows it: so it has a second chance, and a connection that is new has not.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, TimeoutError
 
@@ -36,7 +36,7 @@ from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
 
-__all__ = ["NextHop", "Openings", "label"]
+__all__ = ["NextHop", "Openings", "Wanted", "label"]
 
 #: Seconds for which a hop that has failed is tried behind the others. Postfix minimal_backoff_time 300.
 AVOIDED_FOR = 300.0
@@ -53,6 +53,18 @@ Report = Callable[[Exception, str], None]
 
 #: Whether a next hop is ourselves.
 IsUs = Callable[[Connector, SMTPClientProtocol], bool]
+
+
+class Wanted(NamedTuple):
+    """
+    A transaction that a client of ours has begun.
+
+    :ivar arrived: when MAIL came to us, by the clock.
+    """
+
+    sender: Address
+    options: Options
+    arrived: float
 
 
 class NextHop:
@@ -96,18 +108,17 @@ class Openings:
         self._timeout = timeout
         self._failed: dict[Connector, float] = {}
 
-    async def open(
-        self, connectors: Iterable[Connector], sender: Address, options: Options, report: Report, is_us: IsUs
-    ) -> NextHop:
+    async def open(self, connectors: Iterable[Connector], wanted: Wanted, report: Report, is_us: IsUs) -> NextHop:
         """
         Say MAIL to the first hop that takes it.
 
         :param connectors: the hops, in their order; at least one.
+        :param wanted: what MAIL says.
         :param report: hears what the operator should.
         :param is_us: is asked of each hop; mail that comes back to us would never end.
         :raises SMTPError: what the sender is to be told.
         """
-        attempt = _Attempt(self, sender, options, report, is_us)
+        attempt = _Attempt(self, wanted, report, is_us)
         hops = self._in_order(connectors)
         answers: list[SMTPError] = []
         end = self._clock.seconds() + self._timeout
@@ -134,6 +145,11 @@ class Openings:
         finally:
             if late.active():
                 late.cancel()
+
+    def since(self, moment: float) -> float:
+        """Seconds since a moment of the clock."""
+        passed: float = self._clock.seconds() - moment
+        return max(passed, 0.0)
 
     def pool(self, connector: Connector) -> Pool:
         """The connections to a hop."""
@@ -167,10 +183,9 @@ class Openings:
 class _Attempt:
     """One MAIL, which is said to one hop after another."""
 
-    def __init__(self, openings: Openings, sender: Address, options: Options, report: Report, is_us: IsUs) -> None:
+    def __init__(self, openings: Openings, wanted: Wanted, report: Report, is_us: IsUs) -> None:
         self._openings = openings
-        self._sender = sender
-        self._options = options
+        self._wanted = wanted
         self._report = report
         self._is_us = is_us
 
@@ -192,7 +207,9 @@ class _Attempt:
                 loop = loop_error()
                 self._report(loop, label(connector))
                 raise loop
-            reply = await client.mail(self._sender, for_mail(self._options, client))
+            wanted = self._wanted
+            passed = self._openings.since(wanted.arrived)
+            reply = await client.mail(wanted.sender, for_mail(wanted.options, client, passed))
         except BaseException:
             pool.release(client)
             raise

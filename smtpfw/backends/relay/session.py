@@ -22,9 +22,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from smtpfw.backends.relay.answers import answer_of, is_ours, merged, said
-from smtpfw.backends.relay.opening import NextHop, Openings
+from smtpfw.backends.relay.opening import NextHop, Openings, Wanted
 from smtpfw.backends.relay.ourselves import is_us
-from smtpfw.backends.relay.parameters import for_rcpt
+from smtpfw.backends.relay.parameters import for_rcpt, header_for
 from smtpfw.backends.relay.stream import passed_on
 from smtpfw.client import Connector, LMTPClientProtocol, OutgoingBody, SMTPClientProtocol
 from smtpfw.errors import (
@@ -38,7 +38,7 @@ from smtpfw.errors import (
 from smtpfw.interfaces import IBody, IConnection, ILMTPSession, IStatusCollector
 from smtpfw.wire import trace
 from smtpfw.wire.grammar import Address
-from smtpfw.wire.parameters import NO_OPTIONS, Options
+from smtpfw.wire.parameters import Options
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.results import RecipientResult
 from smtpfw.wire.transaction import Recipient
@@ -69,6 +69,9 @@ class Route(Protocol):
     def permit(self, connection: IConnection) -> SMTPError | None:
         """Why this client's mail is not carried, if it is not."""
 
+    def clock(self) -> Any:
+        """The reactor."""
+
     async def connectors(self, domain: str, connection: IConnection) -> Sequence[Connector]:
         """
         The next hops, in the order in which they are to be tried.
@@ -89,8 +92,8 @@ class ForwardingSession:
     def __init__(self, route: Route, connection: IConnection) -> None:
         self._route = route
         self._connection = connection
-        self._sender: Address | None = None
-        self._options = NO_OPTIONS
+        # What MAIL has said; None before.
+        self._wanted: Wanted | None = None
         self._hop: NextHop | None = None
         # Whose domain the hop was chosen for.
         self._domain = ""
@@ -103,7 +106,9 @@ class ForwardingSession:
         Who may not send anything from here on is told so at RCPT, and no next hop hears of it.
         """
         self._leave()
-        self._sender, self._options = sender, options
+        # Whoever is in front of this backend may have kept it for itself for a while.
+        arrived = self._route.clock().seconds() - self._connection.since_mail
+        self._wanted = Wanted(sender, options, arrived)
         if self._route.waits_for_recipient or self._route.permit(self._connection) is not None:
             return None
         return said((await self._begin("")).reply)
@@ -166,7 +171,7 @@ class ForwardingSession:
     # -- our own ----------------------------------------------------------------
 
     async def _begin(self, domain: str) -> NextHop:
-        if self._sender is None:
+        if self._wanted is None:
             raise TryAgainLater  # whatever is in front of this backend has not passed on MAIL
         route, connection = self._route, self._connection
         connectors = await route.connectors(domain, connection)
@@ -174,7 +179,7 @@ class ForwardingSession:
         def would_loop(connector: Connector, client: SMTPClientProtocol) -> bool:
             return is_us(connector, client, connection, by_name=route.by_domain)
 
-        hop = await route.openings.open(connectors, self._sender, self._options, self._report, would_loop)
+        hop = await route.openings.open(connectors, self._wanted, self._report, would_loop)
         self._hop, self._domain, self._accepted = hop, domain, False
         return hop
 
@@ -198,11 +203,14 @@ class ForwardingSession:
         return hop
 
     def _outgoing(self, hop: NextHop, body: IBody) -> OutgoingBody:
-        utf8_missing = self._options.utf8 and hop.client.extension("SMTPUTF8") is None
+        transaction = self._connection.transaction
+        assert transaction is not None
+        options = transaction.options
+        utf8_missing = options.utf8 and hop.client.extension("SMTPUTF8") is None
         return passed_on(
             body,
-            trace.received_line(self._connection),
-            binary=self._options.body == "BINARYMIME",
+            trace.received_line(self._connection) + header_for(transaction.recipients, hop.client),
+            binary=options.body == "BINARYMIME",
             ascii_header=utf8_missing,
         )
 

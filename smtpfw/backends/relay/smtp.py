@@ -7,7 +7,7 @@ clients that have authenticated, and those of networks that were named.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -48,8 +48,9 @@ class RelayBackend(ForwardingBackend):
     :param login: ``(username, password)`` and so on, as ``auth`` of :func:`~smtpfw.client.connect`; TLS is required
         then.
     :param tls, tls_name, ca, certificate, key, config: as there.
-    :param dsn: whether what the next hops do about delivery status notifications (RFC 3461) is enough for DSN to be
-        offered. One that does not know it makes NOTIFY=SUCCESS and NEVER fail.
+    :param honours: what the next hops keep the promises of, so that it may be offered: some of ``DSN``, ``DELIVERBY``,
+        ``MT-PRIORITY``, ``RRVS``, ``FUTURERELEASE``, in any case. A next hop that does not know one after all makes
+        fail what needs it.
     :param allow_private: by ``mx``, whether hosts of this machine and of private networks may be asked.
     :param max_connections: to each next hop.
     :param opening_timeout: seconds until a next hop has accepted MAIL, all attempts together; 0 for no limit.
@@ -76,7 +77,7 @@ class RelayBackend(ForwardingBackend):
         certificate: str | None = None,
         key: str | None = None,
         config: ClientConfig | None = None,
-        dsn: bool = False,
+        honours: Collection[str] | str = (),
         allow_private: bool = False,
         max_connections: int = MAX_CONNECTIONS,
         opening_timeout: float = OPENING_TIMEOUT,
@@ -100,7 +101,7 @@ class RelayBackend(ForwardingBackend):
         files = {"ca": ca, "certificate": certificate, "key": key}
         super().__init__(
             connectors_of(self.kind, places, auth=login, tls=tls, tls_name=tls_name, config=config, **files),
-            dsn=dsn,
+            honours=honours,
             opening_timeout=opening_timeout,
             reactor=reactor,
             max_connections=max_connections,

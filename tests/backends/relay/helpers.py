@@ -125,11 +125,13 @@ def _of_the_listener(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def relay_to(*factories: IProtocolFactory | None, clock: Clock | None = None, **settings: Any) -> Sender:
-    """A client whose mail is passed on by SMTP."""
+    """A client whose mail is passed on by SMTP; ``through``: by a mux, which stands in front."""
     listener = _of_the_listener(settings)
     clock, hops = clock or Clock(), Hops(*factories)
+    through = settings.pop("through", None)
     settings = {"trusted": TRUSTED, "config": DEFAULT_CONFIG, **settings}
-    return Sender(RelayBackend(hops.destinations, reactor=clock, **settings), hops, clock, **listener)
+    backend: Any = RelayBackend(hops.destinations, reactor=clock, **settings)
+    return Sender(backend if through is None else through({}, backend), hops, clock, **listener)
 
 
 def lmtp_to(*factories: IProtocolFactory | None, clock: Clock | None = None, **settings: Any) -> Sender:

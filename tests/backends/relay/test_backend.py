@@ -104,12 +104,12 @@ def test_in_words(backend: Any, expected: list[str]) -> None:
         (RelayBackend("mx.example.org"), set()),
         (RelayBackend("mx.example.org", tls="required"), {"REQUIRETLS"}),
         (RelayBackend(["smtps:a.example.org", "b.example.org"]), set()),
-        (RelayBackend("smtps:a.example.org", dsn=True), {"REQUIRETLS", "DSN"}),
+        (RelayBackend("smtps:a.example.org", honours=["DSN"]), {"REQUIRETLS", "DSN"}),
         # DNS answers are not signed: whoever forges them is verified as well (RFC 8689 section 4.2.1).
         (RelayBackend("mx", tls="required"), set()),
-        (RelayBackend("mx", dsn=True), {"DSN"}),
+        (RelayBackend("mx", honours=["DSN"]), {"DSN"}),
         (LMTPBackend("unix:/run/lmtp"), set()),
-        (LMTPBackend("unix:/run/lmtp", dsn=True), {"DSN"}),
+        (LMTPBackend("unix:/run/lmtp", honours=["DSN"]), {"DSN"}),
     ],
 )
 def test_promises(backend: Any, expected: set[str]) -> None:

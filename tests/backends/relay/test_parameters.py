@@ -122,24 +122,24 @@ def send(hop: ScriptedPeer, mail: str = "", rcpt: str = "", body: bytes = BODY, 
 )
 def test_the_words_on_the_wire(offered: list[str], mail: str, expected: bytes) -> None:
     hop = peer(*offered, steps=WHOLE)
-    assert send(hop, mail, dsn=True)[-1] == OK
+    assert send(hop, mail, honours=["DSN"])[-1] == OK
     assert hop.commands[1] == expected
 
 
 def test_notifications() -> None:
     hop = peer("DSN", steps=WHOLE)
-    assert send(hop, rcpt=" NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x@y.test", dsn=True)[-1] == OK
+    assert send(hop, rcpt=" NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x@y.test", honours=["DSN"])[-1] == OK
     assert hop.commands[2] == b"RCPT TO:<b@there.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;x@y.test"
 
 
 def test_notifications_that_the_next_hop_does_not_know() -> None:
-    answers = send(peer(steps=[("MAIL", OK)]), rcpt=" NOTIFY=SUCCESS", dsn=True)
+    answers = send(peer(steps=[("MAIL", OK)]), rcpt=" NOTIFY=SUCCESS", honours=["DSN"])
     assert answers[-1] == b"554 5.3.3 The next server does not offer DSN: NOTIFY was asked for\r\n"
 
 
-def test_dsn_is_offered_where_the_operator_says_so() -> None:
+def test_what_the_operator_promises_is_offered() -> None:
     assert "DSN" not in relay_to(peer()).hello
-    assert "DSN" in relay_to(peer(), dsn=True).hello
+    assert "DSN" in relay_to(peer(), honours=["DSN"]).hello
 
 
 def test_octets_over_127_do_not_go_where_they_are_not_taken() -> None:

@@ -1,4 +1,4 @@
-"""An extension."""
+"""Two extensions: one of the wire alone, and one that promises something."""
 
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.parameters import Parameter
@@ -14,6 +14,7 @@ def parse_mood(text):
 
 MOOD = Parameter("MOOD", parse=parse_mood, format=str, default=5)
 GENTLY = Parameter.flag("GENTLY")
+RECEIPT = Parameter.flag("RECEIPT")
 
 
 def serve_sun(connection, argument):
@@ -33,3 +34,11 @@ class Mood(Extension):
 
     def advertise(self, connection):
         return self.words
+
+
+class Receipt(Extension):
+    """The sender gets a receipt, where the backend writes some."""
+
+    keyword = "X-RECEIPT"
+    mail_parameters = (RECEIPT,)
+    end_to_end = True

@@ -6,7 +6,7 @@ spool = BackendPlugin(
     "spool",
     "acme.spool:Spool",
     help="Keeps each message in a file of a folder.",
-    usage="spool:FOLDER[:max_message=SIZE][:greeting=TEXT]",
-    parameters={"folder": "text", "max_message": "size", "greeting": "text"},
+    usage="spool:FOLDER[:max_message=SIZE][:greeting=TEXT][:receipts=yes|no]",
+    parameters={"folder": "text", "max_message": "size", "greeting": "text", "receipts": "yes_no"},
     positional=("folder",),
 )
