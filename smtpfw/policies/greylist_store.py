@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,9 @@ class GreylistStore:
         """Let go of the file; what is in memory is forgotten."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            # A disk that is broken is told of when somebody asks.
+            with suppress(sqlite3.Error):
+                connection.close()
 
     # -- the file ---------------------------------------------------------
 
