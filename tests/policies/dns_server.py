@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
 from twisted.names import dns, server
 from twisted.names.authority import FileAuthority
@@ -67,14 +68,16 @@ class DNSServer(server.DNSServerFactory):
         :return: a resolver that asks here, and what ends both.
         """
         network: Any = reactor
+        ports: list[Any] = []
         while True:
-            udp = network.listenUDP(0, dns.DNSDatagramProtocol(self), interface="127.0.0.1")
-            port = udp.getHost().port
+            ports.append(network.listenUDP(0, dns.DNSDatagramProtocol(self), interface="127.0.0.1"))
+            port = ports[-1].getHost().port
             try:
-                tcp = network.listenTCP(port, self, interface="127.0.0.1")
+                ports.append(network.listenTCP(port, self, interface="127.0.0.1"))
                 break
-            except OSError:
-                udp.stopListening()
+            except CannotListenError:
+                # Somebody has the same number for TCP.
+                continue
         resolver = SystemResolver([("127.0.0.1", port)])
 
         async def end() -> None:
@@ -86,8 +89,8 @@ class DNSServer(server.DNSServerFactory):
                 await turn()
             for connection in [*resolver.connections, *self.connections]:
                 connection.transport.abortConnection()
-            for port in (udp, tcp):
-                await maybeDeferred(port.stopListening)
+            for listening in ports:
+                await maybeDeferred(listening.stopListening)
             # Each question had a socket, which is closed in the next turn.
             await turn()
 
