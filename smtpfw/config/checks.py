@@ -31,6 +31,15 @@ __all__ = ["BUILT_IN", "CHECKS", "check_from_string", "describe_check"]
 
 _PREFIXES = {"ipv4_prefix": "count", "ipv6_prefix": "count"}
 
+_LOOK_UP: dict[str, str | Argument] = {
+    "at": "text",
+    "unknown": "text",
+    "timeout": "duration",
+    "except": Argument("networks", into="except_networks"),
+    "max_lookups": "count",
+}
+_LOOK_UP_USAGE = "[:at=connect|mail|rcpt][:unknown=pass|refuse][:timeout=TIME][:except=NETWORK,...][:max_lookups=N]"
+
 _OURS = (
     CheckPlugin("require_tls", policies.RequireTLS, help="Refuses MAIL without TLS."),
     CheckPlugin(
@@ -69,6 +78,39 @@ _OURS = (
         policies.Concurrency,
         help="So many connections at the same time.",
         parameters={"ip": "count", "net": "count", "user": "count", **_PREFIXES},
+    ),
+    CheckPlugin(
+        "dnsbl",
+        policies.BlockLists,
+        help="Refuses clients that DNS block lists have.",
+        usage=f"dnsbl:ZONE[/ANSWERS][*WEIGHT][:ZONE...][:threshold=N]{_LOOK_UP_USAGE}",
+        parameters={"zones": "texts", "threshold": "count", **_LOOK_UP},
+        positional=("zones",),
+    ),
+    CheckPlugin(
+        "reverse_dns",
+        policies.ReverseDNS,
+        help="Refuses clients whose address has no name in DNS that leads back to it.",
+        usage=f"reverse_dns[:require=name|confirmed]{_LOOK_UP_USAGE}",
+        parameters={"require": "text", **_LOOK_UP},
+    ),
+    CheckPlugin(
+        "greylist",
+        policies.Greylist,
+        help="Tells who is seen for the first time to come back later.",
+        usage="greylist[:file=PATH][:delay=TIME][:window=TIME][:keep=TIME][:trust_after=N][:max_entries=N]"
+        "[:except=NETWORK,...][:unknown=pass|refuse][:ipv4_prefix=N][:ipv6_prefix=N]",
+        parameters={
+            "file": "text",
+            "delay": "duration",
+            "window": "duration",
+            "keep": "duration",
+            "trust_after": "count",
+            "max_entries": "count",
+            "except": Argument("networks", into="except_networks"),
+            "unknown": "text",
+            **_PREFIXES,
+        },
     ),
     CheckPlugin(
         "early_talkers",

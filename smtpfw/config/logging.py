@@ -9,6 +9,7 @@ they decide, and what can't be had then is refused.
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -29,6 +30,12 @@ __all__ = ["Observer", "make_observer", "make_worker_observer"]
 
 #: What twistd takes when a daemon is told nothing.
 _DEFAULT_FILE = "twistd.log"
+
+#: What Twisted says when a socket opens and when it closes: for each question to DNS there is one.
+_SOCKETS_OF_DNS = re.compile(
+    r"_?(?:DNS)?DatagramProtocol starting on [0-9]+|\(UDP Port [0-9]+ Closed\)"
+    r"|(?:Start|Stopp)ing protocol <twisted\.names\.dns\.DNSDatagramProtocol object at 0x[0-9a-f]+>"
+)
 
 
 @implementer(ILogObserver)
@@ -60,6 +67,8 @@ class Observer:
 
     def __call__(self, event: LogEvent) -> None:
         if event.get("log_level") in self._left_out:
+            return
+        if event.get("log_namespace") == "log_legacy" and _SOCKETS_OF_DNS.fullmatch(str(event.get("log_text"))):
             return
         if self._worker:
             event = {**event, "worker": self._worker}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from string import ascii_lowercase, ascii_uppercase
 
 from smtpfw.interfaces import IConnection
@@ -74,6 +74,15 @@ class Grouping:
             return 4, int(address) >> (32 - prefix)
         prefix = SMALLEST_IPV6_PREFIX if kind == "ip" else self.ipv6_prefix
         return 6, int(address) >> (128 - prefix)
+
+    def network(self, connection: IConnection) -> IPv4Network | IPv6Network | None:
+        """The ``net`` that a client belongs to, for what is written down; None for who has no address."""
+        address = client_address(connection)
+        if address is None:
+            return None
+        if isinstance(address, IPv4Address):
+            return IPv4Network((int(address), self.ipv4_prefix), strict=False)
+        return IPv6Network((int(address), self.ipv6_prefix), strict=False)
 
     def describe(self, kind: str) -> str:
         """In words, what one of a kind is."""

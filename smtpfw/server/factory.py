@@ -56,7 +56,8 @@ class SMTPServerFactory(ServerFactory):
         STARTTLS where ``tls`` is None, and those that the backend would have to honour and does not.
     :param checks: who is asked before a session is, in this order; :func:`standard_checks` are added.
     :param reactor: for time limits; by default the global one.
-    :param resolver: an ``IResolver`` for :meth:`IConnection.look_up_name`; by default that of the system's settings.
+    :param resolver: an ``IResolver`` for :meth:`IConnection.look_up_name` and for checks that ask DNS; by default the
+        name servers of the system's settings.
     :param log: where events go, and tracebacks.
     :param transcripts: asked for each connection whether its dialog is written down, and where to; see
         :data:`smtpfw.server.transcripts.Transcripts`. What may be secret is not in it.
@@ -135,9 +136,9 @@ class SMTPServerFactory(ServerFactory):
         """Whom names are asked of."""
         if self._resolver is None:
             # Reads the system's settings, which not every server needs.
-            from twisted.names.client import createResolver
+            from smtpfw.server.resolver import system_resolver
 
-            self._resolver = createResolver()
+            self._resolver = system_resolver()
         return self._resolver
 
     def completes(self, identity: str) -> bool:

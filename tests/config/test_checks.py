@@ -101,6 +101,37 @@ BUILT = [
         "Connections at the same time: at most 10 of one IPv4 address or IPv6 /64, "
         "20 of one IPv4 /28 or IPv6 /56, 5 of one user",
     ),
+    (
+        "dnsbl:zen.example.org",
+        "Clients that zen.example.org lists are refused when they connect; when DNS does not say within 5 s, they pass",
+    ),
+    (
+        r"dnsbl:zen.example.org*2:bl.example.net/127.0.0.2-11,wl.example.org*-2:threshold=2:timeout=2500ms:unknown=refuse"
+        r":at=rcpt:except=192.0.2.0/24,2001\:db8\:\:/32:max_lookups=5",
+        "Clients with 2 or more of zen.example.org +2, bl.example.net +1, wl.example.org -2 are refused at RCPT; "
+        "when DNS does not say within 2.5 s, they are put off; 192.0.2.0/24, 2001:db8::/32 are not asked for",
+    ),
+    (
+        "reverse_dns",
+        "Clients whose address has no name in DNS that leads back to it are refused when they connect; "
+        "when DNS does not say within 5 s, they pass",
+    ),
+    (
+        "reverse_dns:require=name:at=mail:unknown=refuse:timeout=3s:except=192.0.2.1:max_lookups=9",
+        "Clients whose address has no name in DNS are refused at MAIL; when DNS does not say within 3 s, they are put "
+        "off; 192.0.2.1/32 are not asked for",
+    ),
+    (
+        "greylist",
+        "Who is seen for the first time is told to come back in 300 s; what is known is kept in memory, until the "
+        "process ends, and by each worker alone",
+    ),
+    (
+        "greylist:file=/tmp/grey.db:delay=1m:window=1d:keep=30d:trust_after=0:max_entries=1000:except=192.0.2.0/24"
+        ":unknown=refuse:ipv4_prefix=32:ipv6_prefix=48",
+        "Who is seen for the first time is told to come back in 60 s; what is known is kept in /tmp/grey.db; "
+        "192.0.2.0/24 need not wait",
+    ),
     ("early_talkers", "The greeting waits 1 s, and whoever talks before it is refused"),
     ("early_talkers:delay=1500ms", "The greeting waits 1.5 s, and whoever talks before it is refused"),
     ("loop", "A message with more than 100 Received fields is refused as a loop"),
@@ -203,6 +234,20 @@ def test_a_module_of_one_file_needs_no_dot(tmp_path: Path, monkeypatch: pytest.M
         ("networks:2001:db8::/32", r"an IPv6 address takes a backslash before each colon: 2001\:db8\:\:/32"),
         ("require_auth:except=2001:db8::/32", "an IPv6 address takes a backslash before each colon"),
         ("require_auth:except=office", "'office' is no network"),
+        ("dnsbl", "no list is given; write one as zen.spamhaus.org; it is written dnsbl:ZONE"),
+        ("dnsbl:zen", "'zen' is no zone; write one as zen.spamhaus.org"),
+        ("dnsbl:bl.test*x", "'bl.test*x': 'x' is no weight"),
+        ("dnsbl:bl.test/127.0.0.300", "'127.0.0.300' are no answers"),
+        ("dnsbl:bl.test:threshold=2", "all lists together weigh 1, so nobody could reach 2"),
+        ("dnsbl:bl.test:at=data", "at: 'data' is none of connect, mail, rcpt"),
+        ("dnsbl:bl.test:unknown=maybe", "unknown: 'maybe' is none of pass, refuse"),
+        ("dnsbl:bl.test:except=2001:db8::/32", "an IPv6 address takes a backslash before each colon"),
+        ("reverse_dns:require=both", "require: 'both' is none of name, confirmed"),
+        ("reverse_dns:yes", "'yes' has no name before it"),
+        ("greylist:/tmp/grey.db", "'/tmp/grey.db' has no name before it"),
+        ("greylist:file=/nowhere/at/all.db", "file: there is no folder /nowhere/at"),
+        ("greylist:delay=3d", "delay: 259200 s is not above 0 and below the window of 172800 s"),
+        ("greylist:except=office", "'office' is no network"),
         ("absent_package.checks:Mine", "No module named 'absent_package'; --python-path DIR"),
         ("checkcode.mistake:Mine", "importing checkcode.mistake failed: ZeroDivisionError"),
         ("checkcode.own", "say which class or function: checkcode.own:Name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -27,7 +28,14 @@ class FakeConnection:
     """As much of an IConnection as a check looks at; all of it can be set."""
 
     def __init__(
-        self, host: str = "192.0.2.1", *, identity: str = "", tls: str = "", clock: Clock | None = None
+        self,
+        host: str = "192.0.2.1",
+        *,
+        identity: str = "",
+        tls: str = "",
+        clock: Clock | None = None,
+        resolver: Any = None,
+        sender: Address = SENDER,
     ) -> None:
         self.id = f"fake{next(_ids)}"
         self.peer_host = host
@@ -37,7 +45,11 @@ class FakeConnection:
         self.identity = identity
         self.tls = tls
         self.talked_early = False
+        self.mechanism = "PLAIN" if identity else ""
         self.clock = clock or Clock()
+        self.context: dict[Any, Any] = {}
+        self.server = SimpleNamespace(clock=self.clock, resolver=resolver)
+        self.transaction = SimpleNamespace(sender=sender)
         directlyProvides(self, IConnection)
 
     def pause(self, seconds: float) -> Deferred[None]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,8 @@ from twisted.internet.task import Clock
 
 from smtpfw.check import STAGES, Check
 from smtpfw.config.checks import BUILT_IN, check_from_string
+from smtpfw.policies import Greylist
+from smtpfw.session import overridden
 from tests.running import ROOT
 from tests.test_readme import blocks, commands, table
 
@@ -27,7 +33,7 @@ def test_every_check_is_in_the_table() -> None:
 @pytest.mark.parametrize("row", ROWS[:-1], ids=lambda row: str(row[0]))
 def test_every_string_makes_a_check_that_is_asked_then(row: list[str]) -> None:
     check = check_from_string(row[0].strip("`"), Clock())
-    assert METHODS[row[1]] in vars(type(check))
+    assert overridden(check, METHODS[row[1]], Check) is not None
 
 
 def test_every_method_is_told() -> None:
@@ -43,6 +49,23 @@ def test_the_command_line_is_understood() -> None:
         if option == "--checks":
             check_from_string(value, Clock())
     assert line.count("--checks") == 3
+
+
+def test_the_lists_are_understood() -> None:
+    strings = [line for block in blocks(PAGE, "text") for line in block.splitlines() if line.startswith("dnsbl:")]
+    assert len([check_from_string(text, Clock()) for text in strings]) == 3
+
+
+def test_what_the_page_asks_of_a_greylist(tmp_path: Path) -> None:
+    check = Greylist(tmp_path / "greylist.db")
+    check._store.ask("192.0.2.0/24", "a@b.test", "c@d.test", 0.0)
+    (question,) = re.findall(r'sqlite3 greylist.db "(select [^"]+)"', PAGE.read_text())
+    (update,) = re.findall(r'sqlite3 greylist.db "(update [^"]+)"', PAGE.read_text())
+    with closing(sqlite3.connect(tmp_path / "greylist.db")) as connection, connection:
+        assert connection.execute(question).fetchall() == [("a@b.test", "c@d.test", 0, "1970-01-01 00:00:00")]
+        connection.execute(update)
+    assert check._store.ask("192.0.2.0/24", "a@b.test", "c@d.test", 1.0) == 0
+    check._store.close()
 
 
 @pytest.mark.parametrize("block", blocks(PAGE, "python")[:-1], ids=range(len(blocks(PAGE, "python")) - 1))

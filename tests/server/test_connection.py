@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -283,13 +284,17 @@ class Resolver:
         self.answer = answer
         self.asked: list[str] = []
 
-    def lookupPointer(self, name: str, timeout: Any = None) -> Any:
-        self.asked.append(name)
+    def lookupPointer(self, name: bytes, timeout: Any = None) -> Any:
+        self.asked.append(name.decode())
         return self.answer() if callable(self.answer) else succeed((self.answer, [], []))
 
 
-def pointer(name: str) -> dns.RRHeader:
-    return dns.RRHeader(b"x", dns.PTR, payload=dns.Record_PTR(name.encode()))
+#: What PEER is asked for by.
+POINTER = str(ip_address(PEER.host).reverse_pointer)
+
+
+def pointer(name: str, owner: str = POINTER) -> dns.RRHeader:
+    return dns.RRHeader(owner, dns.PTR, payload=dns.Record_PTR(name.encode()))
 
 
 class Names(Told):
@@ -308,15 +313,21 @@ class Names(Told):
 
     def test_ipv4_and_ipv6(self) -> None:
         self.assertEqual(self.name([pointer("mail.example.net")]), ("mail.example.net", ["1.2.0.192.in-addr.arpa"]))
-        name, asked = self.name([pointer("six.example.net")], IPv6Address("TCP", "2001:db8::1%eth0", 9))
-        self.assertEqual((name, asked[0].endswith(".8.b.d.0.1.0.0.2.ip6.arpa")), ("six.example.net", True))
+        owner = ip_address("2001:db8::1").reverse_pointer
+        name, asked = self.name([pointer("six.example.net", owner)], IPv6Address("TCP", "2001:db8::1%eth0", 9))
+        self.assertEqual((name, asked), ("six.example.net", [owner]))
 
     def test_a_unix_socket_has_none(self) -> None:
         self.assertEqual(self.name([pointer("x.example")], UNIXAddress("")), ("", []))
 
     def test_the_first_pointer_behind_an_alias(self) -> None:
-        alias = dns.RRHeader(b"x", dns.CNAME, payload=dns.Record_CNAME(b"y"))
-        self.assertEqual(self.name([alias, pointer("a.example"), pointer("b.example")])[0], "a.example")
+        # RFC 2317: who has a part of a network has its names elsewhere.
+        alias = dns.RRHeader(POINTER, dns.CNAME, payload=dns.Record_CNAME(b"1.0/25.2.0.192.in-addr.arpa"))
+        names = [pointer(f"{name}.example", "1.0/25.2.0.192.IN-ADDR.arpa") for name in "ab"]
+        self.assertEqual(self.name([alias, *names])[0], "a.example")
+
+    def test_a_pointer_of_another_address_is_not_believed(self) -> None:
+        self.assertEqual(self.name([pointer("a.example", "9.2.0.192.in-addr.arpa")])[0], "")
 
     def test_what_is_no_name_is_not_believed(self) -> None:
         for bad in ("a b.example", "a\r\nb", "x" * 300, "", "naïve.example"):
@@ -348,7 +359,8 @@ class Names(Told):
         self.assertEqual(self.successResultOf(found), "")
 
     def test_asked_once_for_each_connection(self) -> None:
-        found, resolver = self.look_up([pointer("a.example")], IPv4Address("TCP", "192.0.2.9", 1))
+        owner = "9.2.0.192.in-addr.arpa"
+        found, resolver = self.look_up([pointer("a.example", owner)], IPv4Address("TCP", "192.0.2.9", 1))
         self.assertEqual(self.successResultOf(found), "a.example")
         again = Deferred.fromCoroutine(self.backend.sessions[-1].connection.look_up_name())
         self.assertEqual(self.successResultOf(again), "a.example")

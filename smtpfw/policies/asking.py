@@ -1,0 +1,219 @@
+"""
+What the checks have in common that ask DNS about a client: when, about whom, how many at a time; and if nobody knows.
+
+Rule 1: one look-up for a connection, and its verdict holds for all that comes
+on it. It waits at the stage that is asked for; for RCPT it begins with MAIL,
+so that the client's own turn hides most of it.
+
+Rule 2: nothing waits for ever, and no more than so many clients at a time are
+being looked up: each question is a socket. For one too many nobody knows.
+
+Rule 3: when nobody knows, the operator has decided what that means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpfw.check import Check
+from smtpfw.errors import SMTPError
+from smtpfw.hooks import call_hook
+from smtpfw.interfaces import IConnection
+from smtpfw.networks import Network, Networks, client_address
+from smtpfw.policies.clients import is_known
+from smtpfw.policies.seldom import Seldom
+from smtpfw.wire.grammar import Address
+from smtpfw.wire.parameters import Options
+
+__all__ = ["PASS", "UNKNOWN", "ClientLookUp", "Verdict", "check_choice"]
+
+CONNECT, MAIL, RCPT = "connect", "mail", "rcpt"
+
+#: What may be done with a client of whom nobody knows anything: let it in, or put it off.
+LET_PASS, REFUSE = "pass", "refuse"
+
+#: Seconds. Postfix: the resolver's own 5 s, times its attempts; a dialog waits for it.
+TIMEOUT = 5.0
+
+#: Clients that are looked up at a time. With three questions each that is 300 sockets, of the 1024 that a process
+#: mostly has.
+MAX_LOOKUPS = 100
+
+#: Networks of which the DNS of the Internet knows nothing (RFC 1122, 1918, 3927, 4193, 4291, 6598).
+PRIVATE = Networks(
+    (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "::", "::1", "fc00::/7", "fe80::/10"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What is known of a client.
+
+    :ivar refused: why it is not wanted; empty for one that may come in.
+    :ivar known: whether anybody could tell.
+    """
+
+    refused: str = ""
+    known: bool = True
+
+
+PASS = Verdict()
+UNKNOWN = Verdict(known=False)
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """
+    One of some words.
+
+    :raises ValueError: naming them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return value
+
+
+class ClientLookUp(Check):
+    """
+    The base of checks that ask DNS; they write :meth:`ask`.
+
+    :param at: where it is decided: ``connect``, ``mail`` or ``rcpt``. At the last two who has authenticated is let in.
+    :param unknown: when DNS does not say: ``pass``, or ``refuse`` with 421 4.7.1 at connect and 451 4.7.1 elsewhere.
+    :param timeout: seconds for a look-up.
+    :param except_networks: whose clients are let in unasked; see :class:`~smtpfw.networks.Networks`.
+    :param max_lookups: clients that are looked up at a time; of one more nobody knows.
+    :param resolver: an ``IResolver``; by default that of the server that asks.
+    :raises ValueError: for a word or a number that is none, or what is no network.
+    """
+
+    _log = Logger()
+
+    #: The codes of a refusal: at connect, where 550 is none (RFC 5321 section 4.3.2), and elsewhere.
+    codes = (554, 550)
+    enhanced_code = (5, 7, 1)
+
+    def __init__(
+        self,
+        *,
+        at: str = CONNECT,
+        unknown: str = LET_PASS,
+        timeout: float = TIMEOUT,
+        except_networks: Networks | Iterable[Network] | Network = (),
+        max_lookups: int = MAX_LOOKUPS,
+        resolver: Any = None,
+    ) -> None:
+        self.at = check_choice("at", at, (CONNECT, MAIL, RCPT))
+        self.unknown = check_choice("unknown", unknown, (LET_PASS, REFUSE))
+        if not timeout > 0:
+            raise ValueError(f"timeout: {timeout} is not above 0, so nothing could be known in time")
+        if max_lookups < 1:
+            raise ValueError(f"max_lookups: {max_lookups} is below 1")
+        self.timeout = timeout
+        self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
+        self.max_lookups = max_lookups
+        self._resolver = resolver
+        self._running = 0
+        self._seldom = Seldom()
+
+    async def ask(self, address: IPv4Address | IPv6Address, resolver: Any, clock: IReactorTime) -> Verdict:
+        """
+        Look a client up, within ``timeout``.
+
+        :param resolver: an ``IResolver``.
+        """
+        raise NotImplementedError
+
+    def connect(self, connection: IConnection) -> Any:
+        """See :meth:`ICheck.connect`."""
+        return self._decide(connection) if self.at == CONNECT else None
+
+    def mail(self, connection: IConnection, sender: Address, options: Options) -> Any:
+        """See :meth:`ICheck.mail`."""
+        if self.at == CONNECT or is_known(connection):
+            return None
+        if self.at == RCPT:
+            self._look_up(connection)
+            return None
+        return self._decide(connection)
+
+    def rcpt(self, connection: IConnection, recipient: Address, options: Options) -> Any:
+        """See :meth:`ICheck.rcpt`."""
+        return None if self.at != RCPT or is_known(connection) else self._decide(connection)
+
+    def disconnected(self, connection: IConnection) -> None:
+        """See :meth:`ICheck.disconnected`."""
+        found = connection.context.pop(self, None)
+        if isinstance(found, Deferred):
+            # Begun with MAIL, and no RCPT has waited for it.
+            found.addErrback(lambda failure: failure.trap(CancelledError))
+            found.cancel()
+
+    def _decide(self, connection: IConnection) -> Any:
+        found = self._look_up(connection)
+        return self._obey_later(found) if isinstance(found, Deferred) else self._obey(found)
+
+    async def _obey_later(self, found: Deferred[Verdict]) -> None:
+        self._obey(await found)
+
+    def _obey(self, verdict: Verdict) -> None:
+        at_connect = self.at == CONNECT
+        if verdict.refused:
+            raise SMTPError(self.codes[not at_connect], self.enhanced_code, verdict.refused)
+        if not verdict.known and self.unknown == REFUSE:
+            raise SMTPError(421 if at_connect else 451, (4, 7, 1), "Your address can't be looked up, try again later")
+
+    def _look_up(self, connection: IConnection) -> Any:
+        """The verdict on the client of a connection, or a Deferred with it while it is being looked up."""
+        context = connection.context
+        if self not in context:
+            found = call_hook(self._judge, connection)
+            if isinstance(found, Deferred):
+                found.addBoth(self._keep, context)
+            context[self] = found
+        return context[self]
+
+    def _keep(self, result: Any, context: dict[Any, Any]) -> Any:
+        if isinstance(result, Failure):
+            # A fault, or the client has gone: nothing is known that could be kept.
+            context.pop(self, None)
+        else:
+            context[self] = result
+        return result
+
+    async def _judge(self, connection: IConnection) -> Verdict:
+        address = client_address(connection)
+        if address is None or PRIVATE.include(connection) or self.except_networks.include(connection):
+            return PASS
+        clock: IReactorTime = connection.server.clock
+        if self._running >= self.max_lookups:
+            self._warn("max_lookups", clock, "{check}: more than {number} clients at a time", number=self.max_lookups)
+            return UNKNOWN
+        self._running += 1
+        try:
+            return await self.ask(address, self._resolver or connection.server.resolver, clock)
+        finally:
+            self._running -= 1
+
+    def _warn(self, kind: str, clock: IReactorTime, text: str, **values: Any) -> None:
+        """Tell the log what nobody knows, once in a while."""
+        if self._seldom.due(kind, clock.seconds()):
+            what = "they are let in" if self.unknown == LET_PASS else "they are put off"
+            self._log.warn(f"{text}; clients that nobody knows: {{what}}", check=self, what=what, **values)
+
+    def _words(self) -> str:
+        """For :meth:`describe`: when it is decided, and what if nobody knows."""
+        when = {CONNECT: "when they connect", MAIL: "at MAIL", RCPT: "at RCPT"}[self.at]
+        unknown = "pass" if self.unknown == LET_PASS else "are put off"
+        words = f"are refused {when}; when DNS does not say within {self.timeout:g} s, they {unknown}"
+        return f"{words}; {self.except_networks} are not asked for" if self.except_networks else words
