@@ -199,9 +199,15 @@ class ClientLookUp(Check):
         if self._running >= self.max_lookups:
             self._warn("max_lookups", clock, "{check}: more than {number} clients at a time", number=self.max_lookups)
             return UNKNOWN
+        try:
+            resolver = self._resolver or connection.server.resolver
+        except OSError as error:
+            # /etc/resolv.conf can't be read.
+            self._warn("resolver", clock, "{check}: nobody can be asked: {error}", error=error)
+            return UNKNOWN
         self._running += 1
         try:
-            return await self.ask(address, self._resolver or connection.server.resolver, clock)
+            return await self.ask(address, resolver, clock)
         finally:
             self._running -= 1
 

@@ -184,3 +184,19 @@ class WaitingTests(TestCase):
         for deferred, answer in zip(self.check.waiting[2:], more, strict=True):
             deferred.callback(PASS)
             self.assertIsNone(self.successResultOf(answer))
+
+
+def test_settings_of_the_system_that_cannot_be_read() -> None:
+    class Server:
+        clock = Clock()
+
+        @property
+        def resolver(self) -> Any:
+            raise PermissionError(13, "Permission denied", "/etc/resolv.conf")
+
+    for unknown, answer in (("pass", ""), ("refuse", "421 4.7.1 Your address can't be looked up, try again later")):
+        client = connection()
+        client.server = Server()
+        check = Told(unknown=unknown)
+        assert connect(check, client) == answer
+        assert check.asked == []
