@@ -80,10 +80,10 @@ def parse_xclient(argument: bytes) -> Told:
         raise SyntaxProblem("What is not ASCII is written as xtext")
     values: dict[str, Any] = {}
     for word in argument.decode("ascii").split():
-        keyword, equals, text = word.partition("=")
+        keyword, _, text = word.partition("=")
         keyword = keyword.upper()
         known = _ATTRIBUTES.get(keyword)
-        if known is None or not equals:
+        if known is None or not text:
             raise SyntaxProblem(f"XCLIENT takes ATTRIBUTE=value; the attributes are {' '.join(_ATTRIBUTES)}")
         field, read = known
         if field in values:
