@@ -90,6 +90,10 @@ def parse_xclient(argument: bytes) -> Told:
             raise SyntaxProblem(f"{keyword} stands there twice")
         try:
             value = decode_xtext(text)
+        except ValueError:
+            # nginx writes LOGIN=joe+tag as it is; Postfix takes what is no xtext for that, too.
+            value = text
+        try:
             values[field] = read("" if value.upper() in _UNKNOWN else value)
         except ValueError as error:
             raise SyntaxProblem(f"{keyword}: {error}") from None
