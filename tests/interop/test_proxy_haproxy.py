@@ -171,6 +171,7 @@ def test_health_checks(behind: Behind, version: str) -> None:
 def test_an_unlisted_proxy(behind: Behind, front: Front, version: str) -> None:
     """Its header is what it would be from anybody: no command."""
     recipient = behind.fresh()
+    before = len(behind.server.log)
     client = connect(port_of(front, version, "unlisted"), Way.CLEAR, behind.certificate)
     peer = address_of(client)
     assert client.getreply()[0] == 500
@@ -181,6 +182,7 @@ def test_an_unlisted_proxy(behind: Behind, front: Front, version: str) -> None:
         assert (seen.host, seen.proxy) == ("127.0.0.1", "")
         assert seen.local == f"127.0.0.1:{behind.ports['unlisted'][0]}"
     client.close()
+    behind.logged(r"connected from 127\.0\.0\.1:\d+\n(.*\n)*.*: disconnected ", before)
     assert peer not in behind.server.log
 
 

@@ -109,11 +109,13 @@ def test_a_login_with_a_plus(behind: Behind, front: Front) -> None:
 
 def test_a_wrong_password(behind: Behind, front: Front) -> None:
     """nginx does not connect to us."""
-    before = len(behind.server.log)
-    with Client(front.ports["login-told"], first=header("203.0.113.6")) as client:
+    with Client(front.ports["login-told"], first=header("203.0.113.66")) as client:
         client.ehlo()
         assert client.docmd("AUTH PLAIN", b64encode(f"\0{USER}\0wrong".encode()).decode())[0] == 535
-    assert len(behind.server.log) == before
+    with Client(behind.ports["open"][0]) as directly:
+        peer = address_of(directly)
+    behind.logged(rf"connected from {peer}\n")
+    assert "203.0.113.66" not in behind.server.log
 
 
 def test_without_a_login(behind: Behind, front: Front) -> None:
