@@ -53,7 +53,8 @@ class Told(NamedTuple):
     :ivar name: the name of the client's address; empty if it has none, or none that is known.
     :ivar addr: its IP address; empty if it is not known.
     :ivar port: its port; 0 if it is not known.
-    :ivar proto: ``SMTP`` or ``ESMTP``. EHLO or HELO, which follows, says the same again, and is believed.
+    :ivar proto: ``SMTP``, ``ESMTP`` or ``LMTP``. EHLO, HELO or LHLO, which follows, says the same again, and is
+        believed.
     :ivar helo: what the client has called itself; empty if it has not. EHLO or HELO, which follows, takes its place.
     :ivar login: who it has authenticated as; empty if it has not.
     :ivar dest_addr, dest_port: what it has connected to.
@@ -89,6 +90,10 @@ def parse_xclient(argument: bytes) -> Told:
             raise SyntaxProblem(f"{keyword} stands there twice")
         try:
             value = decode_xtext(text)
+        except ValueError:
+            # nginx writes LOGIN=joe+tag as it is; Postfix takes what is no xtext for that, too.
+            value = text
+        try:
             values[field] = read("" if value.upper() in _UNKNOWN else value)
         except ValueError as error:
             raise SyntaxProblem(f"{keyword}: {error}") from None
@@ -138,8 +143,9 @@ def _read_login(value: str) -> str:
 
 
 def _read_protocol(value: str) -> str:
-    if value.upper() not in ("SMTP", "ESMTP", ""):
-        raise ValueError("SMTP or ESMTP is expected")
+    # Postfix knows two; the third is what Dovecot's proxy of LMTP says.
+    if value.upper() not in ("SMTP", "ESMTP", "LMTP", ""):
+        raise ValueError("SMTP, ESMTP or LMTP is expected")
     return value.upper()
 
 

@@ -10,11 +10,12 @@ fresh ones.
 from __future__ import annotations
 
 import itertools
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,9 @@ FULL = tuple(f"full{number}" for number in range(10))
 
 #: Seconds to wait for a server's start, and for what it has accepted to be in its mailbox.
 TIMEOUT = 30.0
+
+#: Linux has outgoing connections begin at 32768.
+_PORTS = range(20000, 32768)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +125,21 @@ def read_maildir(folder: Path) -> list[bytes]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Loopback ports that nothing listens on at this moment; no two are the same."""
+    """
+    Loopback ports that nothing listens on at this moment; no two are the same.
+
+    They are below those that outgoing connections get, so that none takes one before its server does.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        found: list[int] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            each = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == number:
+                break
+        return found
 
 
 def write_certificate(folder: Path) -> None:

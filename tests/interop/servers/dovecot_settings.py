@@ -172,3 +172,96 @@ userdb static {{
 }}
 """,
 }
+
+#: Two proxies. That of LMTP, on ``{lmtp_port}``, has a server for each user of ``/conf/accounts``; so has that of
+#: submission, on ``{port}``, and relays to ``{relay_port}`` what comes from the others. On ``{told_port}`` its clients
+#: begin with a PROXY header.
+PROXIES = {
+    "2.3": """\
+protocols = submission lmtp
+hostname = dovecot.example.net
+mail_location = maildir:/mail/%n
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+haproxy_trusted_networks = 127.0.0.0/8
+login_trusted_networks = 127.0.0.0/8
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay_port}
+submission_relay_trusted = yes
+lmtp_proxy = yes
+service submission-login {{
+  chroot =
+  inet_listener submission {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+  inet_listener told {{
+    address = 127.0.0.1
+    port = {told_port}
+    haproxy = yes
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {lmtp_port}
+  }}
+}}
+passdb {{
+  driver = passwd-file
+  args = username_format=%u /conf/accounts
+}}
+userdb {{
+  driver = static
+  args = uid=vmail gid=vmail home=/mail/%n
+}}
+""",
+    "2.4": """\
+protocols = submission lmtp
+hostname = dovecot.example.net
+mail_driver = maildir
+mail_path = /mail/%{{user | username}}
+ssl = no
+auth_allow_cleartext = yes
+auth_mechanisms = plain login
+haproxy_trusted_networks = 127.0.0.0/8
+login_trusted_networks = 127.0.0.0/8
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay_port}
+submission_relay_trusted = yes
+lmtp_proxy = yes
+service submission-login {{
+  chroot =
+  inet_listener submission {{
+    listen = 127.0.0.1
+    port = {port}
+  }}
+  inet_listener submissions {{
+    port = 0
+  }}
+  inet_listener told {{
+    listen = 127.0.0.1
+    port = {told_port}
+    haproxy = yes
+  }}
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    listen = 127.0.0.1
+    port = {lmtp_port}
+  }}
+}}
+passdb passwd-file {{
+  passwd_file_path = /conf/accounts
+  auth_username_format = %{{user}}
+}}
+userdb static {{
+  fields {{
+    uid = vmail
+    gid = vmail
+    home = /mail/%{{user | username}}
+  }}
+}}
+""",
+}

@@ -92,11 +92,12 @@ mech_list: {mechanisms}
 
 
 @contextmanager
-def postfix_server(mechanisms: Sequence[str] = MECHANISMS) -> Iterator[Peer]:
+def postfix_server(mechanisms: Sequence[str] = MECHANISMS, settings: str = "") -> Iterator[Peer]:
     """
     Postfix on two loopback ports.
 
     :param mechanisms: what it offers for AUTH.
+    :param settings: others for ``main.cf``.
     :raises PeerMissing: if there is no Postfix, or no ``saslpasswd2``.
     """
     with unpacked_postfix() as root, tempfile.TemporaryDirectory(prefix="postfix-server-") as name:
@@ -106,7 +107,7 @@ def postfix_server(mechanisms: Sequence[str] = MECHANISMS) -> Iterator[Peer]:
         _lay_out(folder, mechanisms)
         _make_user(folder, root, plugins)
         port, smtps_port = free_ports(2)
-        main = _MAIN.format(folder=folder, hostname=HOSTNAME, domain=DOMAIN, owner=OWNER)
+        main = _MAIN.format(folder=folder, hostname=HOSTNAME, domain=DOMAIN, owner=OWNER) + settings
         master = _MASTER.format(port=port, smtps_port=smtps_port)
         with PostfixProcess(root, main, master, sasl=folder / "sasl", sasl_plugins=plugins):
             yield Peer(

@@ -22,7 +22,7 @@ from tests.interop.servers.packages import PeerMissing, unpacked
 
 #: Names a folder into which all of :data:`PACKAGES` have been unpacked.
 UNPACKED = "SMTPFW_TEST_PEERS"
-PACKAGES = ("exim4-daemon-heavy", "dovecot-core", "dovecot-lmtpd")
+PACKAGES = ("exim4-daemon-heavy", "dovecot-core", "dovecot-lmtpd", "dovecot-submissiond")
 
 #: Whom the servers run as; Debian has this one, and its number is what counts outside.
 UID = GID = 8
@@ -31,7 +31,10 @@ UID = GID = 8
 _USERS = {"root": 0, "Debian-exim": UID, "vmail": UID, "dovecot": 10, "dovenull": 13}
 
 #: What runs, or is loaded by what runs.
-_DOVECOT = ("anvil", "auth", "config", "lmtp", "log", "stats", "modules/libssl_iostream_openssl.so")
+_DOVECOT = (
+    *("anvil", "auth", "config", "lmtp", "log", "stats", "submission", "submission-login"),
+    "modules/libssl_iostream_openssl.so",
+)
 _PROGRAMS = (
     *("usr/sbin/exim4", "usr/sbin/dovecot", "usr/bin/doveconf"),
     *(f"usr/lib/dovecot/{program}" for program in _DOVECOT),
@@ -99,7 +102,7 @@ def copy_libraries(root: Path, *programs: str, own: Sequence[Path] = ()) -> None
 def _unpacked() -> Path:
     """The packages' files."""
     folder = unpacked(UNPACKED, *PACKAGES, *(() if UNPACKED in os.environ else _missing_libraries()))
-    for program in ("usr/sbin/exim4", "usr/sbin/dovecot", "usr/lib/dovecot/lmtp"):
+    for program in ("usr/sbin/exim4", "usr/sbin/dovecot", "usr/lib/dovecot/lmtp", "usr/lib/dovecot/submission"):
         if not (folder / program).exists():
             raise PeerMissing(f"there is no {program} in {folder}")
     return folder
