@@ -41,7 +41,7 @@ def _starttls(connection: ServerConnection, argument: bytes) -> None:
         connection.application.reset("starttls")
         connection.forget_transaction()
     connection.introduce("", False)
-    connection.identity = connection.mechanism = ""
+    connection.told_name = connection.identity = connection.mechanism = ""
     connection.write(_READY)
     connection.enter(CONNECTED)
     connection.waiting = True

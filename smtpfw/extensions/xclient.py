@@ -26,7 +26,7 @@ from smtpfw.errors import ConfigError, SMTPError, SyntaxProblem
 from smtpfw.networks import Network, Networks, networks_of_proxies
 from smtpfw.wire.config import HOSTNAME_PATTERN
 from smtpfw.wire.dialect import Extension
-from smtpfw.wire.grammar import decode_xtext
+from smtpfw.wire.grammar import decode_xtext, encode_xtext
 from smtpfw.wire.phases import CONNECTED, GREETED, READY, Verb
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Told(NamedTuple):
     :ivar port: its port; 0 if it is not known.
     :ivar proto: ``SMTP``, ``ESMTP`` or ``LMTP``. EHLO, HELO or LHLO, which follows, says the same again, and is
         believed.
-    :ivar helo: what the client has called itself; empty if it has not. EHLO or HELO, which follows, takes its place.
+    :ivar helo: what the client has called itself; empty if that is not known. It stands in the place of what EHLO,
+        which follows, says: some proxies introduce themselves there.
     :ivar login: who it has authenticated as; empty if it has not.
     :ivar dest_addr, dest_port: what it has connected to.
     """
@@ -88,11 +89,7 @@ def parse_xclient(argument: bytes) -> Told:
         field, read = known
         if field in values:
             raise SyntaxProblem(f"{keyword} stands there twice")
-        try:
-            value = decode_xtext(text)
-        except ValueError:
-            # nginx writes LOGIN=joe+tag as it is; Postfix takes what is no xtext for that, too.
-            value = text
+        value = _decoded(text)
         try:
             values[field] = read("" if value.upper() in _UNKNOWN else value)
         except ValueError as error:
@@ -100,6 +97,20 @@ def parse_xclient(argument: bytes) -> Told:
     if not values:
         raise SyntaxProblem("XCLIENT needs an attribute")
     return Told(**values)
+
+
+def _decoded(text: str) -> str:
+    """
+    Xtext; or the text itself, where nobody would have written that.
+
+    nginx writes LOGIN=joe+tag as it is. So LOGIN=a+41 is a user of that name: nobody encodes a letter, and taken for
+    xtext it would be another user, aA.
+    """
+    try:
+        value = decode_xtext(text)
+    except ValueError:
+        return text
+    return value if encode_xtext(value) == text else text
 
 
 def _read_address(value: str) -> str:
@@ -198,7 +209,8 @@ class XClient(Extension):
             connection.identity, connection.mechanism = told.login, MECHANISM if told.login else ""
         elif connection.mechanism != MECHANISM:
             connection.identity = connection.mechanism = ""
-        connection.introduce(told.helo or "", False)
+        connection.told_name = told.helo or ""
+        connection.introduce(connection.told_name, False)
         # Whether there will be a session, and so a greeting, is for the application to find out.
         connection.enter(CONNECTED)
         connection.waiting = True

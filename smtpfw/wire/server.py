@@ -47,6 +47,8 @@ class ServerConnection:
 
     :ivar phase: where we are, one of :mod:`smtpfw.wire.phases`.
     :ivar hello_name: what the client called itself.
+    :ivar told_name: what it has called itself before a proxy, which says so; that counts, not what the proxy calls
+        itself. Empty if there is none.
     :ivar extended: whether it said EHLO.
     :ivar identity: who it has authenticated as, by ``mechanism``; empty before.
     :ivar offer: what it was offered.
@@ -75,7 +77,7 @@ class ServerConnection:
         "_buffer", "_context", "_lines", "_proceed", "_table", "_tables", "application", "argument", "backlogged",
         "config", "dialect", "draining", "end_of_input", "extended", "finishing", "held", "hello_name", "id",
         "identity", "mechanism", "message", "offer", "outcomes", "outgoing", "phase", "receiver", "recipient_refused",
-        "running", "said_quit", "stalled", "tls", "transaction", "transactions", "verb", "waiting",
+        "running", "said_quit", "stalled", "tls", "told_name", "transaction", "transactions", "verb", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +89,7 @@ class ServerConnection:
         self.id = id
         self.tls = tls
         self._context: dict[Any, Any] | None = None
-        self.hello_name = self.identity = self.mechanism = ""
+        self.hello_name = self.told_name = self.identity = self.mechanism = ""
         self.verb = self.argument = b""
         self.offer: Offer = dialect.no_offer
         self.transaction: Transaction | None = None

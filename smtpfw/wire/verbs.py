@@ -53,6 +53,7 @@ def helo(connection: ServerConnection, argument: bytes) -> Any:
 
 def _hello(connection: ServerConnection, argument: bytes, extended: bool) -> Any:
     name = parse_hello(argument, connection.config.profile)
+    name = connection.told_name or name
 
     def greet(answer: Outcome) -> Any:
         connection.introduce(name, extended)

@@ -73,8 +73,8 @@ def test_the_relay(behind: Behind, fronts: Fronts) -> None:
     seen = behind.seen(recipient)
     assert (seen.peer, seen.host, seen.identity, seen.mechanism) == (peer, CLIENT, USER, "XCLIENT")
     # Dovecot says HELO=client.example.com, and then EHLO for itself.
-    assert seen.hello_name == "dovecot.example.net"
-    assert f"Received: from dovecot.example.net ([{CLIENT}]) " in seen.received
+    assert seen.hello_name == "client.example.com"
+    assert f"Received: from client.example.com ([{CLIENT}]) " in seen.received
     connection = behind.logged(rf"(\w+): connected from {peer} by way of {seen.proxy}\n")[1]
     behind.logged(rf"{connection}: {peer} authenticated as {USER} by XCLIENT\n")
     behind.logged(rf"{connection}\.1: {peer} <{SENDER}> to <{recipient}>, ")
