@@ -107,6 +107,7 @@ PROVED: dict[str, list[str]] = {
         "dialogs/lines_bare_cr_lenient.smtp",
         "dialogs/lines_cr_cr_lf.smtp",
         "dialogs/lines_cr_cr_lf_lenient.smtp",
+        f"{AUTH}::Refusals::test_a_response_that_does_not_end_in_crlf",
     ],
     "Commands in general / a line over the limit": [
         "dialogs/lines_too_long.smtp",
@@ -133,7 +134,11 @@ PROVED: dict[str, list[str]] = {
     ],
     "Commands in general / NOOP, with or without words": ["dialogs/command_noop.smtp"],
     "Commands in general / RSET / with an argument": ["dialogs/command_rset.smtp"],
-    "Commands in general / VRFY name": ["dialogs/command_vrfy.smtp", "server/test_answers.py::Verify"],
+    "Commands in general / VRFY name": [
+        "dialogs/command_vrfy.smtp",
+        "dialogs/command_vrfy_smtputf8_not_offered.smtp",
+        "server/test_answers.py::Verify",
+    ],
     "Commands in general / HELP": ["dialogs/command_help.smtp"],
     "Commands in general / QUIT / with an argument": [
         "dialogs/hello_greeting_and_quit.smtp",
@@ -149,6 +154,7 @@ PROVED: dict[str, list[str]] = {
         "dialogs/errors_are_counted_apart.smtp",
         "dialogs/errors_survive_rset_and_ehlo.smtp",
         f"{AUTH}::Refusals::test_too_many",
+        f"{AUTH}::Refusals::test_wrong_credentials_are_counted_apart",
     ],
     "Commands in general / too many commands that lead to no mail": [
         "dialogs/limits_commands_without_mail.smtp",
@@ -440,7 +446,10 @@ PROVED: dict[str, list[str]] = {
         f"{AUTH}::Refusals::test_words_that_are_wrong",
         f"{AUTH}::Exchange::test_login_with_the_name_as_initial_response",
     ],
-    "AUTH / the right proof, by SCRAM": [f"{AUTH}::Exchange::test_scram_with_the_servers_last_word"],
+    "AUTH / the right proof, by SCRAM": [
+        f"{AUTH}::Exchange::test_scram_with_the_servers_last_word",
+        f"{AUTH}::Exchange::test_the_last_word_is_answered_by_an_empty_line_and_by_nothing_else",
+    ],
     "AUTH / a wrong token, by OAUTHBEARER or XOAUTH2": [f"{TABLE}::AuthTests::test_a_token_that_is_refused"],
     "AUTH / bad base64, `*`": [
         f"{AUTH}::Refusals::test_words_that_are_wrong",
@@ -498,6 +507,8 @@ PROVED: dict[str, list[str]] = {
         "dialogs/mail_tls_required.smtp",
         f"{STARTTLS}::Required",
         f"{TABLE}::StartTLSTests::test_required_tls_lets_everything_pass_afterwards",
+        f"{AUTH}::Refusals::test_before_tls_where_that_is_required",
+        f"{XCLIENT}::NotBelieved::test_before_tls_where_that_is_required",
     ],
     "PROXY and XCLIENT / connects from a network of `proxy`": [
         f"{PROXY}::test_a_header",
@@ -540,6 +551,7 @@ PROVED: dict[str, list[str]] = {
         f"{XCLIENT}::NotBelieved::test_within_a_transaction",
     ],
     "LMTP": [
+        "dialogs/lmtp_*.smtp",
         "server/test_lmtp.py::Dialog",
         "server/test_lmtp.py::Statuses",
         f"{CHECKS}::Messages::test_lmtp_answers_each",
