@@ -282,6 +282,10 @@ PROVED: dict[str, list[str]] = {
         "dialogs/requiretls_in_clear.smtp",
         "extensions/test_requiretls.py::Offered",
     ],
+    "MAIL and RCPT / BODY=BINARYMIME, REQUIRETLS, where mail is [passed on](relay.md) to a server without it": [
+        "backends/relay/test_parameters.py::test_binary_octets_that_the_next_hop_does_not_take",
+        "backends/relay/test_backend.py::test_a_message_that_requires_tls_of_a_next_hop_that_does_not_offer_it",
+    ],
     "MAIL and RCPT / a recipient too many": [
         "dialogs/rcpt_too_many.smtp",
         "dialogs/limits_stated.smtp",
@@ -563,6 +567,8 @@ PROVED: dict[str, list[str]] = {
         f"{AUTH}::Refusals::test_a_shutdown_waits_for_no_response",
         "test_service.py::test_a_busy_session_gets_its_grace_and_a_second_signal_ends_it",
         "test_service.py::ServiceTests::test_the_first_signal_drains_in_order",
+        "test_service.py::ServiceTests::test_the_second_signal_does_not_wait",
+        "durability/test_sigterm.py::test_everybody_gets_an_answer_that_is_true",
     ],
     "The client / the greeting is not 220": [f"{CLIENT}::test_other_greetings"],
     "The client / it introduces itself": [
@@ -671,6 +677,7 @@ PROVED: dict[str, list[str]] = {
     "The client / STARTTLS is refused or not offered, where it is opportunistic": [
         f"{CLIENT_ROWS}::test_a_starttls_that_is_refused"
     ],
+    "The client / TLS is not wanted (`none`)": [f"{MISBEHAVING}/test_one_call.py::test_none_says_nothing_of_it"],
     "The client / octets come behind the 220 of STARTTLS, or the handshake fails": [
         f"{CLIENT_CLOSING}::test_octets_in_clear_behind_starttls",
         f"{CLIENT_ROWS}::test_a_handshake_that_fails_is_the_end_whatever_the_policy",
