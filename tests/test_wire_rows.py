@@ -149,12 +149,15 @@ PROVED: dict[str, list[str]] = {
     ],
     "Commands in general / too many errors of a kind": [
         "dialogs/errors_syntax.smtp",
+        "dialogs/errors_parameters.smtp",
+        "dialogs/errors_tls_required.smtp",
         "dialogs/errors_sequence.smtp",
         "dialogs/errors_recipient.smtp",
         "dialogs/errors_are_counted_apart.smtp",
         "dialogs/errors_survive_rset_and_ehlo.smtp",
         f"{AUTH}::Refusals::test_too_many",
         f"{AUTH}::Refusals::test_wrong_credentials_are_counted_apart",
+        f"{AUTH}::Refusals::test_what_else_counts_as_syntax",
     ],
     "Commands in general / too many commands that lead to no mail": [
         "dialogs/limits_commands_without_mail.smtp",
@@ -472,6 +475,7 @@ PROVED: dict[str, list[str]] = {
     "AUTH / MAIL with `AUTH=<>`, `AUTH=xtext`, `AUTH=<a@b>`": [f"{AUTH}::Submitter"],
     "STARTTLS / STARTTLS": [
         f"{STARTTLS}::Explicit::test_everything_is_forgotten",
+        f"{STARTTLS}::Explicit::test_a_transaction_is_dropped_wherever_it_is",
         f"{STARTTLS}::Explicit::test_it_is_offered_until_it_is_on",
         f"{TABLE}::StartTLSTests::test_nothing_is_remembered",
         f"{TABLE}::StartTLSTests::test_is_no_longer_advertised_and_503_within_tls",

@@ -261,6 +261,13 @@ class Refusals(AuthTestCase):
         self.assertEqual(self.fail(client, said)[:9], b"421 4.7.0")
         self.assertTrue(client.closed)
 
+    def test_what_else_counts_as_syntax(self) -> None:
+        for wrong in (b"AUTH NO-SUCH", b"AUTH", b"AUTH PLAIN !!!!"):
+            client = self.connect(HELLO, max_syntax_errors=2)
+            self.assertEqual(client.send(wrong + b"\r\n")[:1], b"5", wrong)
+            self.assertEqual(client.send(wrong + b"\r\n")[:9], b"421 4.7.0", wrong)
+            self.assertTrue(client.closed)
+
     def test_a_response_that_does_not_end_in_crlf(self) -> None:
         """A line of an exchange is a line: what is behind it is no command."""
         for profile in (STRICT, DEFAULT):
@@ -412,7 +419,7 @@ class Submitter(AuthTestCase):
         self.assertEqual(self.option(b" auth=<e+1@f.test>"), (address, address))
 
     def test_broken_ones(self) -> None:
-        for parameter in (b" AUTH", b" AUTH=", b" AUTH=a+2@b", b" AUTH=nobody", b" AUTH=<a@b"):
+        for parameter in (b" AUTH", b" AUTH=", b" AUTH=a+2@b", b" AUTH=nobody", b" AUTH=<a@b", b" AUTH=<a@b.testx"):
             self.assertEqual(self.option(parameter), b"501 5.5.4", parameter)
 
     def test_format_is_the_twin_of_parse(self) -> None:
