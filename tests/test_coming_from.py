@@ -5,7 +5,9 @@ programs run.
 Rule 1: what stands in code in a column "here" is Python or an option, and is
 looked up; so is every argument of a call. What can't be looked up fails.
 
-Rule 2: whether a proof shows its row, nobody can test; that it is there, this does.
+Rule 2: a number behind an option is its default.
+
+Rule 3: whether a proof shows its row, nobody can test; that it is there, this does.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from twisted.internet.task import Clock
 from zope.interface.interface import InterfaceClass, Method
 
 from smtpfw import errors
+from smtpfw.config.settings import BY_NAME
 from smtpfw.errors import NamedSMTPError
 from smtpfw.interfaces import IConnection
 from smtpfw.service import Options as ServiceOptions
@@ -186,6 +189,26 @@ def check(code: str) -> None:
     except SyntaxError:
         raise LookupError(f"{code} is neither an option nor Python") from None
     NAMED.find(node)
+
+
+#: An option, and its default in words.
+_DEFAULT = re.compile(r"`--([a-z-]+)`, ([0-9][0-9,]*)(?: (s|min|h|MiB))?(?![0-9])")
+_UNITS = {"": 1, "s": 1, "min": 60, "h": 3600, "MiB": 1 << 20}
+
+TOLD = [told for row in rows(PROVED) for told in _DEFAULT.findall(row["here"])]
+
+
+def test_defaults_are_told() -> None:
+    """Those of chrj/smtpd have their counterparts beside them."""
+    assert {option for option, _, _ in TOLD} >= {
+        "command-timeout", "write-timeout", "data-timeout", "message-timeout", "max-connections", "max-message-bytes",
+        "max-recipients",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "number", "unit"), TOLD)
+def test_a_default_is_what_is_told(option: str, number: str, unit: str) -> None:
+    assert BY_NAME[option.replace("-", "_")].default == int(number.replace(",", "")) * _UNITS[unit]
 
 
 HERE = sorted({code for row in rows(PROVED, DIFFERENT, ERRORS) for code in _CODE.findall(row["here"])})

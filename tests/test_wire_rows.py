@@ -107,6 +107,7 @@ PROVED: dict[str, list[str]] = {
         "dialogs/lines_bare_cr_lenient.smtp",
         "dialogs/lines_cr_cr_lf.smtp",
         "dialogs/lines_cr_cr_lf_lenient.smtp",
+        f"{AUTH}::Refusals::test_a_response_that_does_not_end_in_crlf",
     ],
     "Commands in general / a line over the limit": [
         "dialogs/lines_too_long.smtp",
@@ -133,7 +134,11 @@ PROVED: dict[str, list[str]] = {
     ],
     "Commands in general / NOOP, with or without words": ["dialogs/command_noop.smtp"],
     "Commands in general / RSET / with an argument": ["dialogs/command_rset.smtp"],
-    "Commands in general / VRFY name": ["dialogs/command_vrfy.smtp", "server/test_answers.py::Verify"],
+    "Commands in general / VRFY name": [
+        "dialogs/command_vrfy.smtp",
+        "dialogs/command_vrfy_smtputf8_not_offered.smtp",
+        "server/test_answers.py::Verify",
+    ],
     "Commands in general / HELP": ["dialogs/command_help.smtp"],
     "Commands in general / QUIT / with an argument": [
         "dialogs/hello_greeting_and_quit.smtp",
@@ -144,11 +149,15 @@ PROVED: dict[str, list[str]] = {
     ],
     "Commands in general / too many errors of a kind": [
         "dialogs/errors_syntax.smtp",
+        "dialogs/errors_parameters.smtp",
+        "dialogs/errors_tls_required.smtp",
         "dialogs/errors_sequence.smtp",
         "dialogs/errors_recipient.smtp",
         "dialogs/errors_are_counted_apart.smtp",
         "dialogs/errors_survive_rset_and_ehlo.smtp",
         f"{AUTH}::Refusals::test_too_many",
+        f"{AUTH}::Refusals::test_wrong_credentials_are_counted_apart",
+        f"{AUTH}::Refusals::test_what_else_counts_as_syntax",
     ],
     "Commands in general / too many commands that lead to no mail": [
         "dialogs/limits_commands_without_mail.smtp",
@@ -303,6 +312,10 @@ PROVED: dict[str, list[str]] = {
         "dialogs/futurerelease_not_honoured.smtp",
         "extensions/test_futurerelease.py::test_what_is_taken",
         "backends/relay/test_promises.py::test_a_value_of_mail",
+    ],
+    "MAIL and RCPT / BODY=BINARYMIME, REQUIRETLS, where mail is [passed on](relay.md) to a server without it": [
+        "backends/relay/test_parameters.py::test_binary_octets_that_the_next_hop_does_not_take",
+        "backends/relay/test_backend.py::test_a_message_that_requires_tls_of_a_next_hop_that_does_not_offer_it",
     ],
     "MAIL and RCPT / a recipient too many": [
         "dialogs/rcpt_too_many.smtp",
@@ -468,7 +481,10 @@ PROVED: dict[str, list[str]] = {
         f"{AUTH}::Refusals::test_words_that_are_wrong",
         f"{AUTH}::Exchange::test_login_with_the_name_as_initial_response",
     ],
-    "AUTH / the right proof, by SCRAM": [f"{AUTH}::Exchange::test_scram_with_the_servers_last_word"],
+    "AUTH / the right proof, by SCRAM": [
+        f"{AUTH}::Exchange::test_scram_with_the_servers_last_word",
+        f"{AUTH}::Exchange::test_the_last_word_is_answered_by_an_empty_line_and_by_nothing_else",
+    ],
     "AUTH / a wrong token, by OAUTHBEARER or XOAUTH2": [f"{TABLE}::AuthTests::test_a_token_that_is_refused"],
     "AUTH / bad base64, `*`": [
         f"{AUTH}::Refusals::test_words_that_are_wrong",
@@ -487,6 +503,7 @@ PROVED: dict[str, list[str]] = {
     "AUTH / MAIL with `AUTH=<>`, `AUTH=xtext`, `AUTH=<a@b>`": [f"{AUTH}::Submitter"],
     "STARTTLS / STARTTLS": [
         f"{STARTTLS}::Explicit::test_everything_is_forgotten",
+        f"{STARTTLS}::Explicit::test_a_transaction_is_dropped_wherever_it_is",
         f"{STARTTLS}::Explicit::test_it_is_offered_until_it_is_on",
         f"{TABLE}::StartTLSTests::test_nothing_is_remembered",
         f"{TABLE}::StartTLSTests::test_is_no_longer_advertised_and_503_within_tls",
@@ -526,6 +543,8 @@ PROVED: dict[str, list[str]] = {
         "dialogs/mail_tls_required.smtp",
         f"{STARTTLS}::Required",
         f"{TABLE}::StartTLSTests::test_required_tls_lets_everything_pass_afterwards",
+        f"{AUTH}::Refusals::test_before_tls_where_that_is_required",
+        f"{XCLIENT}::NotBelieved::test_before_tls_where_that_is_required",
     ],
     "PROXY and XCLIENT / connects from a network of `proxy`": [
         f"{PROXY}::test_a_header",
@@ -568,6 +587,7 @@ PROVED: dict[str, list[str]] = {
         f"{XCLIENT}::NotBelieved::test_within_a_transaction",
     ],
     "LMTP": [
+        "dialogs/lmtp_*.smtp",
         "server/test_lmtp.py::Dialog",
         "server/test_lmtp.py::Statuses",
         f"{CHECKS}::Messages::test_lmtp_answers_each",
@@ -579,6 +599,8 @@ PROVED: dict[str, list[str]] = {
         f"{AUTH}::Refusals::test_a_shutdown_waits_for_no_response",
         "test_service.py::test_a_busy_session_gets_its_grace_and_a_second_signal_ends_it",
         "test_service.py::ServiceTests::test_the_first_signal_drains_in_order",
+        "test_service.py::ServiceTests::test_the_second_signal_does_not_wait",
+        "durability/test_sigterm.py::test_everybody_gets_an_answer_that_is_true",
     ],
     "The client / the greeting is not 220": [f"{CLIENT}::test_other_greetings"],
     "The client / it introduces itself": [
@@ -687,6 +709,7 @@ PROVED: dict[str, list[str]] = {
     "The client / STARTTLS is refused or not offered, where it is opportunistic": [
         f"{CLIENT_ROWS}::test_a_starttls_that_is_refused"
     ],
+    "The client / TLS is not wanted (`none`)": [f"{MISBEHAVING}/test_one_call.py::test_none_says_nothing_of_it"],
     "The client / octets come behind the 220 of STARTTLS, or the handshake fails": [
         f"{CLIENT_CLOSING}::test_octets_in_clear_behind_starttls",
         f"{CLIENT_ROWS}::test_a_handshake_that_fails_is_the_end_whatever_the_policy",

@@ -731,6 +731,8 @@ def test_a_failed_log_in_closes_the_connection(tls: TLS) -> None:
     error = error_of(log_in)
     assert isinstance(error, Refused) and (error.code, error.phase) == (535, "AUTH")
     assert link.client_transport.closed
+    # Nothing was asked any more, so a star would be a command.
+    assert peer.in_tls.splitlines()[1:] == [b"AUTH PLAIN AHRpbQB3cm9uZw=="]
     peer.assert_played()
 
 

@@ -208,6 +208,13 @@ class TestChoose:
         message = refusal([Foreign("X-OTHER"), Foreign(refuses=True)], info("PLAIN", "LOGIN"))
         assert message == "no way to log in: the server offers PLAIN, LOGIN; we have X-OTHER, Foreign (not today)"
 
+    def test_one_without_a_mechanism_is_passed_over(self) -> None:
+        """As net/smtp has it: who starts with an empty name does not want to."""
+        assert choose([Foreign(""), Plain(*PAIR)], info("PLAIN"))[1] == "PLAIN"
+        assert refusal([Foreign("")], info("PLAIN", "")).startswith(
+            "no way to log in: the server offers PLAIN; we have"
+        )
+
     def test_a_subclass_of_ours(self) -> None:
         class Special(Plain):
             pass

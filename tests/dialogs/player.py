@@ -128,6 +128,8 @@ def _setting(dialog: Dialog, words: list[str]) -> None:
         dialog.extensions = tuple(limits if isinstance(e, Limits) else e for e in dialog.extensions)
     elif words[0] == "profile":
         dialog.settings["profile"] = PROFILES[words[1]]
+    elif words[0] == "protocol":
+        dialog.settings["protocol"] = words[1]
     elif words[0] == "require_tls":
         dialog.settings["require_tls"] = True
     else:

@@ -35,6 +35,7 @@ from smtpfw.sasl.users import UsersFile, make_secret
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.phases import READY, Verb
+from smtpfw.wire.profiles import DEFAULT, STRICT
 from smtpfw.wire.replies import Reply
 from tests.server.helpers import HELLO, MAIL, RCPT, codes
 
@@ -174,9 +175,34 @@ class Exchange(AuthTestCase):
             received = client.send(b64encode(sasl.next(b64decode(received[4:]), True)) + b"\r\n")
         return received
 
+    def prove(self) -> MemoryClient:
+        """The right proof, by SCRAM, up to the server's last word."""
+        client, sasl = self.connect(HELLO), SCRAM("tim", SECRET)
+        name, initial = sasl.start(ServerInfo(name="mx.test", tls=True, mechanisms=["SCRAM-SHA-256"]))
+        assert initial is not None
+        first = client.send(f"AUTH {name} ".encode() + b64encode(initial) + b"\r\n")
+        last = client.send(b64encode(sasl.next(b64decode(first[4:]), True)) + b"\r\n")
+        # It is a challenge of its own, as 235 has no room for it (RFC 4954 section 4).
+        self.assertEqual((last[:4], b64decode(last[4:])[:2]), (b"334 ", b"v="))
+        self.assertEqual(sasl.next(b64decode(last[4:]), True), b"")
+        return client
+
     def test_scram_with_the_servers_last_word(self) -> None:
-        client = self.connect(HELLO)
-        self.assertEqual(self.run_client(client, SCRAM("tim", SECRET), "SCRAM-SHA-256"), DONE)
+        client = self.prove()
+        connection = self.backend.sessions[0].connection
+        self.assertEqual((connection.identity, connection.mechanism), ("", ""))
+        self.assertEqual(client.send(b"\r\n"), DONE)
+        self.assertEqual((connection.identity, connection.mechanism), ("tim", "SCRAM-SHA-256"))
+
+    def test_the_last_word_is_answered_by_an_empty_line_and_by_nothing_else(self) -> None:
+        for said, answer in ((b64encode(b"x"), b"501 5.5.2"), (b"!!!!", b"501 5.5.2"), (b"*", b"501 5.7.0")):
+            client = self.prove()
+            received = client.send(said + b"\r\n")
+            self.clock.advance(FAILURE_DELAY)
+            self.assertEqual((received + client.received())[:9], answer, said)
+            # Who does not believe the server has not logged in.
+            self.assertEqual(self.backend.sessions[0].connection.identity, "")
+            self.assertEqual(client.send(b"AUTH PLAIN " + GOOD + b"\r\n"), DONE)
 
     def test_cram_md5(self) -> None:
         client = self.connect(HELLO)
@@ -223,6 +249,40 @@ class Refusals(AuthTestCase):
         said = b"AUTH PLAIN " + BAD + b"\r\n"
         self.assertEqual([self.fail(client, said)[:9] for _ in range(3)], [b"535 5.7.8"] * 2 + [b"421 4.7.0"])
         self.assertTrue(client.closed)
+
+    def test_wrong_credentials_are_counted_apart(self) -> None:
+        limits = {"max_authentication_errors": 3, "max_syntax_errors": 3, "max_sequence_errors": 3}
+        client = self.connect(HELLO, **limits)
+        said = b"AUTH PLAIN " + BAD + b"\r\n"
+        self.assertEqual([self.fail(client, said) for _ in range(2)], [FAILED] * 2)
+        self.assertEqual(
+            codes(client.send(b"FROB\r\nAUTH PLAIN !!!!\r\nDATA\r\nDATA\r\n")), [b"500", b"501", b"503", b"503"]
+        )
+        self.assertEqual(self.fail(client, said)[:9], b"421 4.7.0")
+        self.assertTrue(client.closed)
+
+    def test_what_else_counts_as_syntax(self) -> None:
+        for wrong in (b"AUTH NO-SUCH", b"AUTH", b"AUTH PLAIN !!!!"):
+            client = self.connect(HELLO, max_syntax_errors=2)
+            self.assertEqual(client.send(wrong + b"\r\n")[:1], b"5", wrong)
+            self.assertEqual(client.send(wrong + b"\r\n")[:9], b"421 4.7.0", wrong)
+            self.assertTrue(client.closed)
+
+    def test_a_response_that_does_not_end_in_crlf(self) -> None:
+        """A line of an exchange is a line: what is behind it is no command."""
+        for profile in (STRICT, DEFAULT):
+            for said in (GOOD + b"\nNOOP\r\n", GOOD + b"\rNOOP\r\n"):
+                client = self.connect(profile=profile)
+                self.clock.advance(profile.greeting_delay)
+                client.send(HELLO + b"AUTH PLAIN\r\n")
+                client.received()
+                self.assertEqual(client.send(said), b"500 5.5.2 lines must end in CRLF\r\n", (profile.name, said))
+                self.assertTrue(client.closed)
+                self.assertEqual(self.backend.sessions[0].connection.identity, "")
+
+    def test_before_tls_where_that_is_required(self) -> None:
+        client = self.connect(HELLO, require_tls=True)
+        self.assertEqual(client.send(b"AUTH PLAIN " + GOOD + b"\r\n")[:9], b"530 5.7.0")
 
     def test_words_that_are_wrong(self) -> None:
         for said, answer in (
@@ -359,7 +419,7 @@ class Submitter(AuthTestCase):
         self.assertEqual(self.option(b" auth=<e+1@f.test>"), (address, address))
 
     def test_broken_ones(self) -> None:
-        for parameter in (b" AUTH", b" AUTH=", b" AUTH=a+2@b", b" AUTH=nobody", b" AUTH=<a@b"):
+        for parameter in (b" AUTH", b" AUTH=", b" AUTH=a+2@b", b" AUTH=nobody", b" AUTH=<a@b", b" AUTH=<a@b.testx"):
             self.assertEqual(self.option(parameter), b"501 5.5.4", parameter)
 
     def test_format_is_the_twin_of_parse(self) -> None:

@@ -86,6 +86,7 @@ BROKEN = [
     b"HELO=two+20words",
     b"HELO=a+0Ab",
     b"HELO=" + b"x" * 256,
+    b"LOGIN=" + b"x" * 256,
     b"LOGIN=a+00b",
     b"LOGIN=a+E2+80+A8b",
     b"LOGIN=\xc3\xbc",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -22,8 +23,10 @@ from smtpfw.wire.config import LMTP
 from smtpfw.wire.profiles import STRICT
 from smtpfw.wire.replies import Reply
 from tests.server.helpers import DATA, DOT, HELLO, MAIL, MESSAGE, RCPT, codes
+from tests.server.test_hooks import ways
 
 WHOLE = DATA + MESSAGE + DOT
+SLOW, OTHER = IPv4Address("TCP", "192.0.2.1", 1025), IPv4Address("TCP", "192.0.2.2", 1025)
 
 
 class Recorder(Check):
@@ -67,6 +70,11 @@ def refuse() -> None:
 
 async def refuse_later() -> None:
     raise RelayDenied
+
+
+def for_slow_ones(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """What a check asks of one client only."""
+    return lambda connection, *rest: hook() if connection.peer_host == SLOW.host else None
 
 
 class Checked(TestCase):
@@ -359,6 +367,33 @@ class Patience(Checked):
         self.assertEqual(client.received(), b"")
         second.callback(None)
         self.assertEqual(codes(client.received()), [b"250"])
+
+    def test_in_any_way_and_others_are_served_meanwhile(self) -> None:
+        """Plain, a Deferred or a coroutine, at every stage."""
+        stages = {
+            "connect": ([], b"", b"220", b"554"),
+            "hello": ([], HELLO, b"250", b"550"),
+            "mail": ([HELLO], MAIL, b"250", b"550"),
+            "rcpt": ([HELLO + MAIL], RCPT, b"250", b"550"),
+            "data": ([HELLO + MAIL + RCPT], DATA, b"354", b"550"),
+            "message": ([HELLO + MAIL + RCPT, DATA], MESSAGE + DOT, b"250", b"550"),
+        }
+        whole = [b"220", b"250", b"250", b"250", b"354", b"250"]
+        for stage, (before, line, accepted, refused) in stages.items():
+            for outcome, code in ((lambda: None, accepted), (refuse, refused)):
+                for way, hook, go in ways(outcome):
+                    check = FunctionCheck(**{stage: for_slow_ones(hook)})
+                    factory = SMTPServerFactory(
+                        self.backend, ServerConfig(hostname="mx.test"), checks=[check], reactor=self.clock
+                    )
+                    slow = MemoryClient.of(factory, SLOW)
+                    early = b"".join([slow.received(), *map(slow.send, before)])
+                    early = early if stage == "connect" else slow.send(line)
+                    self.assertEqual(early == b"", way in ("unfired Deferred", "coroutine that waits"), (stage, way))
+                    other = MemoryClient.of(factory, OTHER)
+                    self.assertEqual(codes(other.send(HELLO + MAIL + RCPT + WHOLE)), whole, (stage, way))
+                    go()
+                    self.assertEqual(codes(early + slow.received()), [code], (stage, way, code))
 
     def test_before_354_nothing_of_the_message_is_taken(self) -> None:
         gate: Deferred[None] = Deferred()

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.address import UNIXAddress
+from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -223,6 +226,21 @@ class Servers(TestCase):
         for protocol in list(factory.connections):
             protocol.close()
         self.assertEqual((one.closed, two.closed, factory.connections), (True, True, set()))
+
+    def test_several_endpoints(self) -> None:
+        """One factory on all of them: what it counts, lists and stops are the connections of all."""
+        reactor = MemoryReactorClock()
+        factory = SMTPServerFactory(
+            RecordingBackend(), ServerConfig(hostname="mx.test", max_connections=2), reactor=reactor
+        )
+        for endpoint in (TCP4ServerEndpoint(reactor, 25), UNIXServerEndpoint(reactor, "/run/smtp")):
+            self.successResultOf(endpoint.listen(factory))
+        ((_, by_tcp, *_),), ((_, by_unix, *_),) = reactor.tcpServers, reactor.unixServers
+        clients = [MemoryClient.of(by_tcp), MemoryClient.of(by_unix, UNIXAddress(b"")), MemoryClient.of(by_unix)]
+        self.assertEqual([codes(client.received()) for client in clients], [[b"220"], [b"220"], [b"421"]])
+        self.assertEqual({protocol.peer_name for protocol in factory.connections}, {"192.0.2.1:54321", "unix"})
+        self.successResultOf(factory.stop(10))
+        self.assertEqual([codes(client.received()) for client in clients[:2]], [[b"421"], [b"421"]])
 
     def test_without_grace(self) -> None:
         clock = Clock()

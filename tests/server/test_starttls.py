@@ -81,6 +81,20 @@ class Explicit(TLSCase):
         client.send(HELLO + b"QUIT\r\n")
         self.assertEqual([event for event in self.backend.events if event[0] == "logout"][1:], [("logout", "quit")])
 
+    def test_a_transaction_is_dropped_wherever_it_is(self) -> None:
+        for before, reset in (
+            (HELLO, []),
+            (HELLO + MAIL, [("reset", "starttls")]),
+            (ENVELOPE, [("reset", "starttls")]),
+        ):
+            self.backend = RecordingBackend()
+            client = self.connect()
+            client.send(before)
+            self.assertEqual(client.send(STARTTLS), READY)
+            self.assertEqual([event for event in self.backend.events if event[0] == "reset"], reset)
+            client.start_tls()
+            self.assertEqual(codes(client.send(HELLO + RCPT + MAIL)), [b"250", b"503", b"250"])
+
     def test_octets_behind_it_in_the_same_segment(self) -> None:
         for behind in (b"NOOP\r\n", MAIL, b"x", b"\x16\x03\x01"):
             self.backend = RecordingBackend()

@@ -15,7 +15,7 @@ from smtpfw import ServerConfig, SMTPServerFactory
 from smtpfw.backends.relay import LMTPBackend, RelayBackend
 from smtpfw.backends.relay.places import DEFAULT_CONFIG
 from smtpfw.client import ClientConfig, Destination, connect, connector_of
-from smtpfw.errors import ConfigError, ExtensionMissing
+from smtpfw.errors import ConfigError, ExtensionMissing, Refused
 from smtpfw.extensions.requiretls import REQUIRETLS
 from smtpfw.interfaces import IBackend
 from smtpfw.testing import MemoryEndpoint, RecordingBackend
@@ -192,11 +192,11 @@ def test_mistakes_are_found_at_once(make: Any, expected: str) -> None:
 class TLSChain:
     """A client, a server that passes mail on, and a next hop, all with TLS."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, honours: frozenset[str] = frozenset({"REQUIRETLS"}), **settings: Any) -> None:
         pair = str(write_pair(folder))
         context = server_context(pair)
         clock = Clock()
-        self.there = RecordingBackend(honours=frozenset({"REQUIRETLS"}))
+        self.there = RecordingBackend(honours=honours)
         hop = SMTPServerFactory(self.there, ServerConfig(hostname="hop.test"), tls=context, reactor=clock)
         self._hop = MemoryEndpoint(hop)
         settings = {"ca": pair, **settings}
@@ -228,5 +228,18 @@ def test_it_is_not_offered_where_the_next_hop_is_not_verified(tmp_path: Path) ->
     with pytest.raises(ExtensionMissing):
         chain.run(chain.client.send_mail("a@sender.test", "b@there.test", BODY, {REQUIRETLS: True}))
     # Others go over TLS all the same.
+    chain.run(chain.client.send_mail("a@sender.test", "b@there.test", BODY))
+    assert len(chain.there.messages) == 1
+
+
+def test_a_message_that_requires_tls_of_a_next_hop_that_does_not_offer_it(tmp_path: Path) -> None:
+    """RFC 8689 section 4.2.1: it is not sent on without the promise, however good the line is."""
+    chain = TLSChain(tmp_path, honours=frozenset())
+    with pytest.raises(Refused) as caught:
+        chain.run(chain.client.send_mail("a@sender.test", "b@there.test", BODY, {REQUIRETLS: True}))
+    assert (caught.value.phase, caught.value.code, str(caught.value.enhanced_code)) == ("MAIL", 550, "5.7.30")
+    assert "mail" not in [event[0] for event in chain.there.events]
+    assert chain.there.messages == []
+    # Others are passed on.
     chain.run(chain.client.send_mail("a@sender.test", "b@there.test", BODY))
     assert len(chain.there.messages) == 1
