@@ -186,7 +186,7 @@ def test_as_it_is_there_is_nothing_wrong_with_it() -> None:
     assert lines_about(text) == []
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(files())
 def test_a_plan_or_lines(text: str) -> None:
     for line in lines_about(text):

@@ -161,5 +161,5 @@ class Coming(RuleBasedStateMachine):
         assert max(self.check._counts.values(), default=0) <= 3
 
 
-Coming.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+Coming.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestComing = Coming.TestCase

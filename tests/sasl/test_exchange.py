@@ -336,7 +336,7 @@ RESPONSES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.parametrize("name", NAMES)
 @given(responses=st.lists(RESPONSES, min_size=1, max_size=5), keys=st.booleans(), bound=st.booleans())
 def test_nothing_but_replies(name: str, responses: list[bytes | None], keys: bool, bound: bool) -> None:

@@ -116,4 +116,4 @@ class ClientAndServer(RuleBasedStateMachine):
 
 
 TestClientAndServer = ClientAndServer.TestCase
-TestClientAndServer.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestClientAndServer.settings = settings(max_examples=40, stateful_step_count=25)

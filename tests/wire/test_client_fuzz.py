@@ -195,7 +195,7 @@ OFFERS = st.lists(st.sampled_from(["PIPELINING", "PIPELINING", "CHUNKING", "8BIT
 BEHAVE = ("behave", 99, 250, [])
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(OFFERS, st.booleans(), st.integers(1, 9), st.lists(STEPS, max_size=25))
 @example(["PIPELINING"], False, 9, [("send", 2, b"x", False)] * 2 + [BEHAVE] * 6)
 @example(["PIPELINING", "CHUNKING"], True, 2, [("send", 2, b"x\r\nx", False)] * 2 + [BEHAVE] * 6)
@@ -209,7 +209,7 @@ def test_anything(offers: list[str], lmtp: bool, chunk_bytes: int, steps: list[A
     fuzzed.check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=60), max_size=8), st.booleans())
 def test_octets(pieces: list[bytes], lmtp: bool) -> None:
     fuzzed = Fuzzed([], lmtp, 9)
@@ -258,7 +258,7 @@ def honest(
     return [shown(told.outcome) for told in fuzzed.asked], fuzzed.model.messages
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(OFFERS, st.booleans(), ASKED, st.lists(st.sampled_from([0, 0, 0, 451, 550, 421]), max_size=7), PLACES)
 def test_fragments_change_nothing(
     offers: list[str], lmtp: bool, asked: list[Any], refusals: list[int], places: list[int]

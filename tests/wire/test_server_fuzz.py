@@ -227,7 +227,7 @@ def cut(octets: bytes, places: list[int]) -> list[bytes]:
     return [octets[start:end] for start, end in pairwise(edges)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(OCTETS, SCRIPTS, PROFILE, st.booleans())
 def test_every_line_is_a_reply(octets: bytes, script: list[tuple[int, bool]], profile: str, patient: bool) -> None:
     said, _, _ = drive(configuration(profile, patient), script, [octets])
@@ -239,7 +239,7 @@ def test_every_line_is_a_reply(octets: bytes, script: list[tuple[int, bool]], pr
     assert not any(line.startswith(b"421") for line in replies[:-1])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(OCTETS, SCRIPTS, PROFILE, st.booleans(), CUTS)
 @example(ENVELOPE + b"DATA\r\n" + b"y" * 100 + b"\n\r\n.\r\nNOOP\r\n", [], "strict", True, [62, 70, 100, 150])
 @example(ENVELOPE + b"BDAT 3\r\na\rbRSET\r\nNOOP\r\n", [], "strict", True, [60, 61, 62, 63, 64])
@@ -253,7 +253,7 @@ def test_cuts_change_nothing(
     assert drive(config, script, [octets[index : index + 1] for index in range(len(octets))]) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.binary(max_size=200), max_size=10), PROFILE)
 def test_noise(pieces: list[bytes], profile: str) -> None:
     said, _, stored = drive(configuration(profile, False), [], pieces)
