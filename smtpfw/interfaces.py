@@ -68,9 +68,9 @@ class IConnection(Interface):
         "where nobody knows it."
     )
     local: IAddress = Attribute("What the client has connected to: our own address, or that of a proxy.")
-    proxy: str = Attribute(
-        "The address of the proxy that has told us of the client, by PROXY or XCLIENT, as text with its port; empty if "
-        "the client is connected to us."
+    proxy: IAddress | None = Attribute(
+        "The address of the proxy that has told us of the client, by PROXY or XCLIENT; None if the client is connected "
+        "to us."
     )
     peer_host: str = Attribute("The client's IP address as text; empty for a Unix socket, and where nobody knows it.")
     hello_name: str = Attribute("What the client called itself in EHLO or HELO; empty before. Never trust it.")
@@ -86,12 +86,13 @@ class IConnection(Interface):
         "is under way; None outside of one. A session finds exactly those recipients that it has accepted itself. "
         "A new object is made at each MAIL, and it is never changed after the end of its message."
     )
-    since_mail: float = Attribute(
+    seconds_since_mail: float = Attribute(
         "Seconds since the client's last MAIL came, whenever a session was told of it; only of use in a transaction, "
         "and for the answer to MAIL."
     )
     tls_state: TLSState | None = Attribute(
-        "What TLS has agreed on: version, cipher, the name the client asked for, its certificate; None on a clear line."
+        "What TLS has agreed on: version, cipher, the name the client asked for, its certificate; None on a clear "
+        "line. Behind XCLIENT it is the proxy's line, and its certificate is nobody's."
     )
     context: dict[Any, Any] = Attribute(
         "Yours: whatever you want to remember for as long as the session lasts. The session behind STARTTLS gets a "

@@ -6,6 +6,7 @@ A hook that is not overridden is not called at all, but for ``logout``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from zope.interface import implementedBy, implementer
@@ -23,7 +24,11 @@ class Session:
     A session that accepts everything and keeps nothing.
 
     :ivar connection: what this session may know of its client.
+    :ivar honours: keywords of the extensions that sessions of this class keep the promises of; for
+        :class:`SessionBackend`.
     """
+
+    honours: Collection[str] = frozenset()
 
     def __init__(self, connection: IConnection) -> None:
         self.connection = connection
@@ -52,12 +57,11 @@ class SessionBackend:
         SessionBackend(Inbox)
 
     :param make_session: called with the connection; a Session class, or any function that gives an ISession.
+    :param honours: see :class:`~smtpfw.interfaces.IBackend`; by default the attribute ``honours`` of the class.
     :raises ConfigError: if it is neither, or a hook of the class can't be called as it would be.
     """
 
-    honours: frozenset[str] = frozenset()
-
-    def __init__(self, make_session: Any) -> None:
+    def __init__(self, make_session: Any, *, honours: Collection[str] | None = None) -> None:
         if not callable(make_session):
             raise ConfigError(f"{make_session!r} makes no sessions; a session class is meant, or a function")
         if isinstance(make_session, type):
@@ -67,6 +71,7 @@ class SessionBackend:
                 except TypeError as error:
                     raise ConfigError(str(error)) from None
         self._make_session = make_session
+        self.honours = getattr(make_session, "honours", frozenset()) if honours is None else honours
 
     def new_session(self, connection: IConnection) -> Any:
         """See :meth:`IBackend.new_session`."""

@@ -32,7 +32,7 @@ from smtpfw.extensions import CLIENT
 from smtpfw.sasl import ISASLClient
 from smtpfw.tls import client_context
 from smtpfw.wire.config import LMTP, ClientConfig
-from smtpfw.wire.dialect import Extension
+from smtpfw.wire.dialect import Extension, checked
 
 __all__ = ["NONE", "OPPORTUNISTIC", "REQUIRED", "Connector", "connect", "connector_of"]
 
@@ -177,7 +177,7 @@ def connector_of(
         certificate=certificate,
         key=key,
         config=config or ClientConfig(),
-        extensions=tuple(extensions),
+        extensions=checked(extensions),
         transcript=transcript,
     )
 

@@ -21,8 +21,9 @@ from smtpfw.backends.memory import MemoryBackend
 from smtpfw.backends.mux import MuxBackend, RouteList
 from smtpfw.backends.mux.routing import passes_on
 from smtpfw.config.plan import Delivery, ListenPlan
+from smtpfw.config.settings import nearest
 from smtpfw.errors import SMTPError
-from smtpfw.extensions import XClient
+from smtpfw.extensions import STANDARD
 from smtpfw.networks import Networks
 from smtpfw.policies import AllowedNetworks, RequireAuth
 from smtpfw.wire.config import SMTP
@@ -81,10 +82,17 @@ def _trusted_networks(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Itera
 
 
 def _believed_networks(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
-    xclient = next((one.networks for one in plan.extensions if isinstance(one, XClient)), None)
-    for name, networks in (("proxy", plan.proxy), ("xclient", xclient)):
+    for name, networks in (("proxy", plan.proxy), ("xclient", plan.xclient)):
         for network in _of_the_internet(networks or ()):
             yield f"{name} has {network}, which is of the Internet: is each of its addresses a proxy of yours?"
+
+
+def _promises(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
+    known = sorted({one.keyword for one in (*STANDARD, *plan.extensions) if one.end_to_end})
+    for delivery in deliveries:
+        if any(delivery.backend is target for target in _targets(plan.backend)):
+            for name in sorted(set(delivery.backend.honours).difference(known)):
+                yield f"{delivery.name} honours {name!r}, which is no extension that is promised{nearest(name, known)}"
 
 
 def _postmaster(plan: ListenPlan, deliveries: Sequence[Delivery]) -> Iterator[str]:
@@ -126,6 +134,7 @@ _RULES: tuple[_Rule, ...] = (
     _well_known_ports,
     _trusted_networks,
     _believed_networks,
+    _promises,
     _postmaster,
     _forgetful,
     _own_name,

@@ -134,10 +134,6 @@ def backend_from_table(plugin: str, table: Mapping[str, Any], defaults: Mapping[
     if not found.next_hops:
         return _backend(found, (), arguments.read_table(found, table))
     given = {name: value for name, value in table.items() if name != found.next_hops}
-    for name in given:
-        promise = "" if name in (found.parameters or {}) else forwarding.promise_of(found, name)
-        if promise:
-            raise ConfigError(f'it takes no {name}; write honours = ["{promise}"]')
     via = table.get(found.next_hops, [])
     places = [via] if isinstance(via, str) else via
     if not (isinstance(places, list) and all(isinstance(one, str) for one in places)):

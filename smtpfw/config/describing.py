@@ -17,7 +17,6 @@ from smtpfw.config.checks import describe_check
 from smtpfw.config.plan import Delivery, ListenPlan, ServicePlan
 from smtpfw.config.sockets import BoundSocket
 from smtpfw.config.tree import LISTENER
-from smtpfw.extensions import XClient
 from smtpfw.wire.config import LMTP
 
 __all__ = ["describe_clients", "describe_delivery", "describe_routes", "describe_running", "describe_tls"]
@@ -64,11 +63,10 @@ def describe_clients(plan: ListenPlan) -> list[str]:
     auth = plan.auth
     if auth is not None:
         lines.insert(0, f"AUTH is {'required' if auth.required else 'offered'}: {auth.describe()}")
-    xclient = next((one for one in plan.extensions if isinstance(one, XClient)), None)
     if plan.proxy is not None:
         lines.append(f"Connections from {plan.proxy} begin with a PROXY header, which says whom they are for")
-    if xclient is not None:
-        lines.append(f"XCLIENT is believed from {xclient.networks}")
+    if plan.xclient is not None:
+        lines.append(f"XCLIENT is believed from {plan.xclient}")
     return lines
 
 

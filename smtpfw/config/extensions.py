@@ -46,6 +46,8 @@ _HELP = {
     "LIMITS": "Tells how much one message and one connection may have (RFC 9422).",
     "STARTTLS": "TLS, where there is a certificate (RFC 3207).",
 }
+#: Extensions that are more than a name: keyword -> what they come with.
+_BY_SETTING = {"AUTH": "auth, --auth", "XCLIENT": "xclient, --xclient"}
 #: Those that take arguments: the name of each -> its kind.
 _PARAMETERS = {
     "DELIVERBY": {"min_by_time": "duration"},
@@ -79,6 +81,9 @@ def extension_from_string(text: str) -> Extension:
     :raises ConfigError: one line that says what to do.
     """
     description = parse_description(text)
+    elsewhere = _BY_SETTING.get(description.prefix.upper())
+    if elsewhere:
+        raise ConfigError(f"it comes with {elsewhere}")
     plugin, rest = EXTENSIONS.find(description.prefix, description.positional)
     positional, named = arguments.read_string(plugin, rest, description.named)
     found: Any = maker_of(plugin)

@@ -35,7 +35,6 @@ __all__ = [
     "RELAY_USAGE",
     "arguments_of",
     "defaults_for",
-    "promise_of",
     "read_string",
 ]
 
@@ -104,9 +103,6 @@ def read_string(plugin: BackendPlugin, text: str) -> tuple[dict[str, object], li
             continue
         name = named[1]
         if name not in settings:
-            promise = promise_of(plugin, name)
-            if promise:
-                raise ConfigError(f"{plugin.name} takes no {name}=; write honours={promise}")
             near = nearest(name, settings)
             raise ConfigError(f"{plugin.name} takes no {name}={near} (it takes {', '.join(settings)})")
         if name in given:
@@ -114,15 +110,6 @@ def read_string(plugin: BackendPlugin, text: str) -> tuple[dict[str, object], li
         given[name] = unquote(named[2])
     places = [place for place in split_quoted(":".join(rest), ",") if place]
     return arguments.read_table(plugin, given), places
-
-
-def promise_of(plugin: BackendPlugin, name: str) -> str:
-    """The keyword that a setting could mean which the plugin does not have: DSN by ``dsn``; empty if it is none."""
-    # Not above: built-in backends are imported when they are asked for.
-    from smtpfw.backends.relay.promises import PROMISES
-
-    keyword = name.upper().replace("_", "-")
-    return keyword if keyword in PROMISES and "honours" in (plugin.parameters or {}) else ""
 
 
 def arguments_of(

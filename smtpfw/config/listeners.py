@@ -197,6 +197,7 @@ def bind_all(
             else:
                 bound = _listen(listener, Binder(reactor), own)
                 new.append(bound)
+            bound.smtps = listener.implicit_tls
             seats.append((bound, wrap(_with_tls(listener, factory, tls))))
             if protocol == LMTP and bound.family != socket.AF_UNIX and bound.address[1] == 25:
                 raise listener.error("LMTP must not be served on port 25 (RFC 2033 section 5); choose another one")

@@ -82,6 +82,11 @@ class ListenPlan:
     proxy: Networks | None = None
 
     @property
+    def xclient(self) -> Networks | None:
+        """Whose clients may say XCLIENT; None if nobody's."""
+        return next((one.networks for one in self.extensions if isinstance(one, XClient)), None)
+
+    @property
     def auth(self) -> Auth | None:
         """Who may authenticate; None where nobody can."""
         return next((one for one in self.extensions if isinstance(one, Auth)), None)
@@ -247,7 +252,7 @@ class _Planner:
         """See to it that a relay asks who the client is: by itself, or by a guard of ours that stands before it."""
         if _is_open(backend):
             self._guards[listen.name] = self._guard(backend, listen)
-        elif not (getattr(backend, "trusted", True) or listen.auth):
+        elif not (getattr(backend, "trusted", True) or listen.knows_logins):
             raise ConfigError("nobody could send; say who may: trusted=NETWORK,... behind it, or --auth")
         if getattr(getattr(backend, "trusted", None), "everybody", False):
             raise ConfigError("trusted= is everybody, which makes an open relay; name the networks that are yours")
@@ -260,14 +265,14 @@ class _Planner:
         :raises ConfigError: if nobody could use it.
         """
         trusted = trusted_by_default(self._listeners[listen.name])
-        if not (trusted or listen.auth):
+        if not (trusted or listen.knows_logins):
             raise ConfigError("it passes mail on, and nobody could send; give --auth, or listen on loopback alone")
         if listen.auth and self._tree.users[listen.auth.users].text == "session":
             raise ConfigError(
                 "it passes mail on and has no trusted, so it is asked behind a guard, which its sessions can't be; "
                 "give it an attribute trusted, or --auth another kind"
             )
-        routes = RouteList([Route("*", backend)], trusted=trusted, auth=listen.auth is not None)
+        routes = RouteList([Route("*", backend)], trusted=trusted, auth=listen.knows_logins)
         return MuxBackend(routes, owns_targets=False)
 
     def _config(self, settings: Values) -> ServerConfig | None:
@@ -331,7 +336,10 @@ class _Planner:
         if tree is None:
             for name in ("require_auth", "allow_insecure_auth", "auth_mechanisms"):
                 if settings[name]:
-                    problems.add(settings.place_of(name), "there is nobody who could authenticate; give auth, --auth")
+                    hint = "; for who is known by XCLIENT there is the check require_auth" * listen.knows_logins
+                    problems.add(
+                        settings.place_of(name), f"there is nobody who could authenticate; give auth, --auth{hint}"
+                    )
             return None
         users = self._tree.users.get(tree.users)
         if users is None:
@@ -371,7 +379,7 @@ class _Planner:
         for text in listen.checks:
             with self._problems.at(text.place, text.text):
                 check = check_from_string(text.text, self._reactor)
-                if isinstance(check, (RequireAuth, SenderBelongsToLogin)) and listen.auth is None:
+                if isinstance(check, (RequireAuth, SenderBelongsToLogin)) and not listen.knows_logins:
                     raise ConfigError("there is nobody who could authenticate; give auth, --auth")
                 made.append(check)
         return made

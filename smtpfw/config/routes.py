@@ -56,9 +56,7 @@ def backend_of_routes(
     if not routes or None in routes:
         return None
     with problems.at(listen.place_of("routes")):
-        found = RouteList(
-            [route for route in routes if route is not None], trusted=trusted, auth=listen.auth is not None
-        )
+        found = RouteList([route for route in routes if route is not None], trusted=trusted, auth=listen.knows_logins)
         for position, sentence in found.faults():
             # Otherwise who the clients are is not known, and what follows from it would hide the mistake.
             if listen.is_whole and len(problems) == known:

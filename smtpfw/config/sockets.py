@@ -24,8 +24,6 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from smtpfw.server.proxy import ProxyFactory
-
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
@@ -75,11 +73,13 @@ class BoundSocket:
     :ivar own_path: the file of a Unix socket that we made and shall remove; empty for others.
     :ivar endpoint: the string it was made of.
     :ivar switch: says whom its connections are for.
+    :ivar smtps: whether the operator has asked for TLS from the first octet.
     :ivar passed: whether somebody else has bound it, systemd say.
     """
 
     endpoint: str
     switch: Switch
+    smtps = False
     backlog = 1024
 
     def __init__(
@@ -97,9 +97,7 @@ class BoundSocket:
     @property
     def implicit_tls(self) -> bool:
         """Whether the handshake comes before the greeting."""
-        served = self.switch.factory
-        inner = served.inner if isinstance(served, ProxyFactory) else served
-        return any(isinstance(one, TLSMemoryBIOFactory) for one in (self.factory, inner))
+        return self.smtps or isinstance(self.factory, TLSMemoryBIOFactory)
 
     def start(self, reactor: Any) -> Any:
         """

@@ -135,6 +135,11 @@ class ListenTree:
     places: dict[str, Place] = field(default_factory=dict)
     is_whole: bool = True
 
+    @property
+    def knows_logins(self) -> bool:
+        """Whether a client may be somebody: by AUTH here, or by that of a proxy, which says so by XCLIENT."""
+        return self.auth is not None or bool(self.settings["xclient"])
+
     def place_of(self, key: str) -> Place:
         """Where a key of it stands, or where it could."""
         return self.places.get(key) or self.place.within(key)

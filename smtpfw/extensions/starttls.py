@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from smtpfw.errors import BadSequence, Refused, SMTPError, SyntaxProblem, TLSFailed
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.exchange import Done, Exchange
-from smtpfw.wire.phases import CONNECTED, MAIL, RCPT, READY, Verb
+from smtpfw.wire.phases import MAIL, RCPT, READY, Verb
 from smtpfw.wire.replies import Reply
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ def _starttls(connection: ServerConnection, argument: bytes) -> None:
     if connection.transaction is not None:
         connection.application.reset("starttls")
         connection.forget_transaction()
-    connection.introduce("", False)
-    connection.told_name = connection.identity = connection.mechanism = ""
+    connection.application.end_session("starttls", same_client=True)
     connection.write(_READY)
-    connection.enter(CONNECTED)
-    connection.waiting = True
+    connection.begin_anew()
     connection.application.start_tls()
 
 

@@ -27,17 +27,17 @@ from smtpfw.networks import Network, Networks, networks_of_proxies
 from smtpfw.wire.config import HOSTNAME_PATTERN
 from smtpfw.wire.dialect import Extension
 from smtpfw.wire.grammar import decode_xtext, encode_xtext
-from smtpfw.wire.phases import CONNECTED, GREETED, READY, Verb
+from smtpfw.wire.phases import GREETED, READY, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from smtpfw.wire.server import ServerConnection
 
-__all__ = ["MECHANISM", "Told", "XClient", "parse_xclient"]
+__all__ = ["ClientAttributes", "XClient", "parse_xclient"]
 
 #: What stands in the place of a SASL mechanism where LOGIN has said who the client is.
-MECHANISM = "XCLIENT"
+_MECHANISM = "XCLIENT"
 
 #: Values of an attribute that is not known, for good and for now.
 _UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
@@ -46,15 +46,13 @@ _UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
 _MAX_NAME = 255
 
 
-class Told(NamedTuple):
+class ClientAttributes(NamedTuple):
     """
     What one XCLIENT says; None for an attribute that it does not mention.
 
     :ivar name: the name of the client's address; empty if it has none, or none that is known.
     :ivar addr: its IP address; empty if it is not known.
     :ivar port: its port; 0 if it is not known.
-    :ivar proto: ``SMTP``, ``ESMTP`` or ``LMTP``. EHLO, HELO or LHLO, which follows, says the same again, and is
-        believed.
     :ivar helo: what the client has called itself; empty if that is not known. It stands in the place of what EHLO,
         which follows, says: some proxies introduce themselves there.
     :ivar login: who it has authenticated as; empty if it has not.
@@ -64,14 +62,13 @@ class Told(NamedTuple):
     name: str | None = None
     addr: str | None = None
     port: int | None = None
-    proto: str | None = None
     helo: str | None = None
     login: str | None = None
     dest_addr: str | None = None
     dest_port: int | None = None
 
 
-def parse_xclient(argument: bytes) -> Told:
+def parse_xclient(argument: bytes) -> ClientAttributes:
     """
     Read what follows ``XCLIENT ``: ``ADDR=192.0.2.1 NAME=[UNAVAILABLE]``.
 
@@ -96,7 +93,9 @@ def parse_xclient(argument: bytes) -> Told:
             raise SyntaxProblem(f"{keyword}: {error}") from None
     if not values:
         raise SyntaxProblem("XCLIENT needs an attribute")
-    return Told(**values)
+    # EHLO, HELO or LHLO, which follows, says the same, and is believed.
+    values.pop("proto", None)
+    return ClientAttributes(**values)
 
 
 def _decoded(text: str) -> str:
@@ -160,7 +159,8 @@ def _read_protocol(value: str) -> str:
     return value.upper()
 
 
-#: Attribute -> the field of :class:`Told`, and what reads its value, decoded; in the order in which EHLO names them.
+#: Attribute -> the field of :class:`ClientAttributes`, and what reads its value, decoded; in the order in which EHLO
+#: names them.
 _ATTRIBUTES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "NAME": ("name", _read_name),
     "ADDR": ("addr", _read_address),
@@ -205,13 +205,14 @@ class XClient(Extension):
         if not self._trusts(connection):
             raise SMTPError(550, (5, 7, 0), "XCLIENT is not for you")
         told = parse_xclient(argument)
-        if told.login is not None:
-            connection.identity, connection.mechanism = told.login, MECHANISM if told.login else ""
-        elif connection.mechanism != MECHANISM:
-            connection.identity = connection.mechanism = ""
-        connection.told_name = told.helo or ""
-        connection.introduce(connection.told_name, False)
+        connection.application.end_session("xclient", same_client=False)
+        login = told.login
+        if login is None and connection.mechanism == _MECHANISM:
+            login = connection.identity
+        connection.begin_anew(
+            hello_name=connection.told_name if told.helo is None else told.helo,
+            identity=login or "",
+            mechanism=_MECHANISM if login else "",
+        )
         # Whether there will be a session, and so a greeting, is for the application to find out.
-        connection.enter(CONNECTED)
-        connection.waiting = True
         connection.application.speak_for(told)

@@ -2,6 +2,5 @@
 
 from smtpfw.server.factory import SMTPServerFactory
 from smtpfw.server.protocol import SMTPServerProtocol
-from smtpfw.server.proxy import ProxyFactory
 
-__all__ = ["ProxyFactory", "SMTPServerFactory", "SMTPServerProtocol"]
+__all__ = ["SMTPServerFactory", "SMTPServerProtocol"]

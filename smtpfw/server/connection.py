@@ -15,7 +15,6 @@ from zope.interface import implementer
 from smtpfw.errors import ServiceNotAvailable, SMTPError
 from smtpfw.interfaces import IConnection, ISession
 from smtpfw.state import ConnectionState, TLSState
-from smtpfw.tls import tls_state
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.phases import CLOSED, CONNECTED
 from smtpfw.wire.replies import Reply
@@ -70,7 +69,7 @@ class Connection:
         return self._protocol.local
 
     @property
-    def proxy(self) -> str:
+    def proxy(self) -> IAddress | None:
         return self._protocol.proxy
 
     @property
@@ -96,7 +95,7 @@ class Connection:
 
     @property
     def tls_state(self) -> TLSState | None:
-        return tls_state(self._protocol.transport) if self._protocol.wire.tls else None
+        return self._protocol.tls_state
 
     @property
     def identity(self) -> str:
@@ -132,8 +131,8 @@ class Connection:
         return self._host.gone or self._protocol.wire.phase is CLOSED
 
     @property
-    def since_mail(self) -> float:
-        return self._host.since_mail
+    def seconds_since_mail(self) -> float:
+        return self._host.seconds_since_mail
 
     @property
     def talked_early(self) -> bool:

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from smtpfw.server.origin import name_of
 from smtpfw.wire.replies import Reply
 from smtpfw.wire.transcript import printable, show_command
 
@@ -64,14 +65,24 @@ class EventLog:
     def __init__(self, log: Logger) -> None:
         self._log = log
 
-    def connected(self, protocol: SMTPServerProtocol) -> None:
-        """A client is there; under implicit TLS it has shaken hands. Said again when XCLIENT makes it another one."""
+    def speaks_for(self, protocol: SMTPServerProtocol) -> None:
+        """A proxy has said by XCLIENT who the client is; it is ``peer`` from now on."""
         self._log.info(
-            "{connection}: connected from {peer}" + (" by way of {proxy}" if protocol.proxy else ""),
+            "{connection}: {proxy} speaks for {peer}",
+            event="speaks_for",
+            connection=protocol.wire.id,
+            peer=protocol.peer_name,
+            proxy=_proxy(protocol),
+        )
+
+    def connected(self, protocol: SMTPServerProtocol) -> None:
+        """A client is there; under implicit TLS it has shaken hands."""
+        self._log.info(
+            "{connection}: connected from {peer}" + (" by way of {proxy}" if protocol.proxy is not None else ""),
             event="connected",
             connection=protocol.wire.id,
             peer=protocol.peer_name,
-            proxy=protocol.proxy,
+            proxy=_proxy(protocol),
             tls=protocol.tls,
         )
 
@@ -99,7 +110,7 @@ class EventLog:
 
     def proxy_failed(self, peer: str, reason: str) -> None:
         """A proxy has not said whom it speaks for, or not so that it could be understood."""
-        self._log.info(
+        self._log.warn(
             "{peer}: no PROXY header: {reason}", event="proxy_failed", connection="", peer=peer, reason=reason
         )
 
@@ -187,6 +198,10 @@ def _envelope(protocol: SMTPServerProtocol, transaction: Transaction) -> dict[st
         "recipients": recipients,
         "to": f"<{recipients[0]}>" + (f" and {len(recipients) - 1} more" if len(recipients) > 1 else ""),
     }
+
+
+def _proxy(protocol: SMTPServerProtocol) -> str:
+    return "" if protocol.proxy is None else name_of(protocol.proxy)
 
 
 def _line(reply: Reply) -> str:

@@ -27,7 +27,7 @@ from smtpfw.server.origin import Origin
 from smtpfw.server.protocol import SMTPServerProtocol
 from smtpfw.server.transcripts import Transcripts
 from smtpfw.wire.config import ServerConfig
-from smtpfw.wire.dialect import Extension
+from smtpfw.wire.dialect import Extension, checked
 from smtpfw.wire.verbs import compile_dialect
 
 if TYPE_CHECKING:
@@ -105,9 +105,12 @@ class SMTPServerFactory(ServerFactory):
         self.max_waiting = (config.max_buffered_bytes + 1) // 2
         self.clock = reactor
         self.alarms = Alarms(reactor)
+        if isinstance(backend.honours, str):
+            # In a text each part of it would be found.
+            raise ConfigError(f"honours of {type(backend).__name__} is a text; write {{{backend.honours!r}}}")
         served = (
             extension
-            for extension in (STANDARD if extensions is None else extensions)
+            for extension in checked(STANDARD if extensions is None else extensions)
             if (tls is not None or not isinstance(extension, StartTLS))
             and (not extension.end_to_end or extension.keyword in backend.honours)
         )

@@ -27,7 +27,7 @@ from smtpfw.server.calling import Hook, HookCaller
 from smtpfw.server.connection import Connection
 from smtpfw.server.delivery import Delivery
 from smtpfw.session import check_data, overridden
-from smtpfw.tls import channel_bindings, tls_state
+from smtpfw.tls import channel_bindings
 from smtpfw.wire.application import PENDING, Answer, Outcome
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.grammar import Address
@@ -36,7 +36,7 @@ from smtpfw.wire.replies import OK, OK_RECIPIENT, OK_SENDER, Reply
 from smtpfw.wire.transaction import Transaction
 
 if TYPE_CHECKING:
-    from smtpfw.extensions.xclient import Told
+    from smtpfw.extensions.xclient import ClientAttributes
     from smtpfw.server.protocol import SMTPServerProtocol
 
 #: What a text returned by ``verify`` is sent with.
@@ -234,10 +234,14 @@ class SessionHost(HookCaller):
                 # A dialog that ends with QUIT or by an error leaves its transaction as one whose client has gone.
                 self.reset(self._reason if self._reason in ("timeout", "shutdown") else "disconnected")
             self._log_out(self._reason)
+        self._leave_checks()
+        self._protocol.left()
+
+    def _leave_checks(self) -> None:
+        """Tell the checks that were asked about the client that it has gone."""
         if self._connect_due:
             self._connect_due = False
             self._checks.disconnected(self._connection, self._not_told)
-        self._protocol.left()
 
     # -- asking -----------------------------------------------------------
 
@@ -289,23 +293,25 @@ class SessionHost(HookCaller):
     def client(self) -> Connection:
         return self._connection
 
-    def speak_for(self, told: Told) -> None:
-        self._log_out("xclient")
-        if self._connect_due:
-            self._checks.disconnected(self._connection, self._not_told)
+    def end_session(self, reason: str, *, same_client: bool) -> None:
+        self._log_out(reason)
+        if not same_client:
+            self._leave_checks()
+
+    def speak_for(self, told: ClientAttributes) -> None:
         self._connection = Connection(self._protocol, self)
         self._first_context = self._name = None
         self._protocol.speak_for(told)
 
     @property
-    def since_mail(self) -> float:
-        """See :attr:`IConnection.since_mail`."""
+    def seconds_since_mail(self) -> float:
+        """See :attr:`IConnection.seconds_since_mail`."""
         seconds: float = self._factory.clock.seconds() - self._mail_began
         return seconds
 
     def sasl_context(self, mechanisms: Collection[str] | None) -> SASLContext:
         wire, transport = self._protocol.wire, self._protocol.transport
-        tls = tls_state(transport) if wire.tls else None
+        tls = self._protocol.tls_state
         return SASLContext(
             hostname=wire.config.hostname,
             tls=wire.tls,
@@ -338,7 +344,7 @@ class SessionHost(HookCaller):
     def reset(self, reason: str) -> None:
         if reason != "refused":
             # What was refused has had its answer, and an event of its own.
-            self._factory.events.aborted(self._protocol, self._reason or reason, self.since_mail)
+            self._factory.events.aborted(self._protocol, self._reason or reason, self.seconds_since_mail)
         hook = None if self._session is None else overridden(self._session, "reset")
         if hook is not None:
             notify(self._not_told, hook, reason)
@@ -356,7 +362,6 @@ class SessionHost(HookCaller):
         return True
 
     def start_tls(self) -> None:
-        self._log_out("starttls")
         self._protocol.start_tls()
 
     def start_data(self) -> Answer:
@@ -392,7 +397,7 @@ class SessionHost(HookCaller):
     def message_answered(self, transaction: Transaction, size: int, replies: Sequence[Reply]) -> None:
         if replies[0].positive or any(reply.positive for reply in replies):
             self._protocol.messages += 1
-        self._factory.events.message(self._protocol, transaction, size, replies, self.since_mail)
+        self._factory.events.message(self._protocol, transaction, size, replies, self.seconds_since_mail)
 
     def refused(self, verb: bytes, reply: Reply) -> None:
         self._factory.events.refused(self._protocol, verb, reply)

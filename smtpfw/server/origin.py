@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from smtpfw.extensions.xclient import Told
+from smtpfw.extensions.xclient import ClientAttributes
 from smtpfw.networks import host_of
 
 __all__ = ["NOBODY_KNOWS", "Origin", "UnknownAddress", "name_of"]
@@ -39,17 +39,17 @@ class Origin:
 
     :ivar peer: the client's address.
     :ivar local: the address that the client has connected to.
-    :ivar proxy: who says so, as a log shows it.
+    :ivar proxy: the address of who says so.
     :ivar name: the name of the client's address, as the proxy has found it; empty if there is none, None if it has not
         said.
     """
 
     peer: IAddress
     local: IAddress
-    proxy: str
+    proxy: IAddress
     name: str | None = None
 
-    def after(self, told: Told) -> Self:
+    def after(self, told: ClientAttributes) -> Self:
         """The same, with what XCLIENT says; what it does not mention stays."""
         # A name belongs to the address that it was found for.
         name = told.name if told.name is not None or told.addr is not None else self.name
@@ -74,8 +74,13 @@ def _end(before: IAddress, addr: str | None, port: int | None) -> IAddress:
 
 
 def name_of(peer: IAddress) -> str:
-    """An address as a log shows it: ``192.0.2.1:54321``; ``unix`` or ``unknown`` where there is none."""
-    host = host_of(peer)
+    """
+    An address as a log shows it: ``192.0.2.1:54321``, without a port that is not known.
+
+    ``unix`` or ``unknown`` stands for one that has no host.
+    """
+    host, port = host_of(peer), getattr(peer, "port", 0)
     if not host:
         return "unknown" if peer is NOBODY_KNOWS else "unix"
-    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"  # type: ignore[attr-defined]
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}" if port else host

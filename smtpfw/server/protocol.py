@@ -15,6 +15,7 @@ asked, in :mod:`smtpfw.server.hosting`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
@@ -46,8 +47,9 @@ from smtpfw.wire.replies import Reply
 from smtpfw.wire.server import ServerConnection
 
 if TYPE_CHECKING:
-    from smtpfw.extensions.xclient import Told
+    from smtpfw.extensions.xclient import ClientAttributes
     from smtpfw.server.factory import SMTPServerFactory
+    from smtpfw.state import TLSState
 
 #: Seconds that the replies to the first commands of a pipelined group wait for the others, when a hook takes its time.
 GROUP_PATIENCE = 0.2
@@ -70,6 +72,7 @@ class SMTPServerProtocol(Protocol):
         """:param origin: what a proxy says of the connection; by default its socket tells."""
         self.factory = factory
         self.origin = origin
+        self._is_spoken_for = False
         self.log: Logger = factory.log
         self._host = SessionHost(self)
         self.wire = ServerConnection(factory.config, factory.dialect, self._host, id=factory.next_id())
@@ -112,9 +115,15 @@ class SMTPServerProtocol(Protocol):
         return local
 
     @property
-    def proxy(self) -> str:
-        """Who has told us of the client; empty if it is connected to us."""
-        return "" if self.origin is None else self.origin.proxy
+    def proxy(self) -> IAddress | None:
+        """Who has told us of the client; None if it is connected to us."""
+        return None if self.origin is None else self.origin.proxy
+
+    @property
+    def tls_state(self) -> TLSState | None:
+        """What TLS has agreed on; a certificate of who speaks for the client is not the client's."""
+        state = tls_state(self.transport) if self.wire.tls else None
+        return state if state is None or not self._is_spoken_for else replace(state, peer_certificate=None)
 
     # -- what Twisted calls -----------------------------------------------
 
@@ -157,9 +166,9 @@ class SMTPServerProtocol(Protocol):
     def _open(self) -> None:
         self._known = True
         self.factory.events.connected(self)
-        if self.wire.identity:
-            # By XCLIENT.
-            self.factory.events.authenticated(self)
+        self._admit()
+
+    def _admit(self) -> None:
         if self._surplus is None:
             self._host.open(self._opened)
         else:
@@ -360,17 +369,20 @@ class SMTPServerProtocol(Protocol):
         self._write()
         self._close()
 
-    def speak_for(self, told: Told) -> None:
+    def speak_for(self, told: ClientAttributes) -> None:
         """The client is another one from now on: it is counted as that, and asked about from the start."""
         limits = self.factory.limits
         limits.leave(self.peer_host, refused=self._surplus is not None)
-        before = self.origin or Origin(self.peer, self.local, self.peer_name)
-        self.origin = before.after(told)
+        before = self.origin or Origin(self.peer, self.local, self.peer)
+        self.origin, self._is_spoken_for = before.after(told), True
         self._name_peer()
         self._surplus = limits.enter(self.peer_host)
         if self.wire.transcript is not None:
             self.wire.transcript.note(f"speaks for {self.peer_name}")
-        self._open()
+        self.factory.events.speaks_for(self)
+        if self.wire.identity:
+            self.factory.events.authenticated(self)
+        self._admit()
 
     def left(self) -> None:
         """The connection is gone, and its session has come to its end."""

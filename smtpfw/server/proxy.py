@@ -80,7 +80,7 @@ def read_header(data: bytes) -> Header | None:
         return _read_v2(data)
     if _V1.startswith(data[: len(_V1)]):
         return _read_v1(data)
-    raise HeaderError("something else has come")
+    raise HeaderError("something else has come; does it send one?")
 
 
 def _read_v1(data: bytes) -> Header | None:
@@ -197,7 +197,7 @@ class ProxyProtocol(Protocol):
         server.arriving.add(self)
         timeout = server.config.proxy_timeout
         if timeout:
-            self._late = server.clock.callLater(timeout, self._fail, "none has come in time")
+            self._late = server.clock.callLater(timeout, self._fail, "none has come in time; does it send one?")
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
@@ -221,9 +221,10 @@ class ProxyProtocol(Protocol):
     def _hand_over(self, header: Header) -> None:
         transport, rest = self.transport, self._data[header.octets :]
         proxy = transport.getPeer()
-        origin = Origin(*header.ends, name_of(proxy)) if header.ends is not None else proxy
+        origin = Origin(*header.ends, proxy) if header.ends is not None else proxy
         inner = self.factory.inner.buildProtocol(origin)
         if inner is None:
+            self._leave()
             transport.loseConnection()
             return
         transport.protocol = inner

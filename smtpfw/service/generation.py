@@ -24,7 +24,7 @@ from smtpfw.config.describing import describe_running
 from smtpfw.config.listeners import Seat, bind_all
 from smtpfw.config.plan import Delivery, ListenPlan
 from smtpfw.config.sockets import BoundSocket
-from smtpfw.server import ProxyFactory, SMTPServerFactory
+from smtpfw.server import SMTPServerFactory
 from smtpfw.server.transcripts import Transcripts
 from smtpfw.tls import Watcher
 
@@ -197,7 +197,12 @@ class Generation:
 
 
 def _behind_proxies(listen: ListenPlan, factory: SMTPServerFactory, inner: IProtocolFactory) -> IProtocolFactory:
-    return inner if listen.proxy is None else ProxyFactory(factory, listen.proxy, inner)
+    if listen.proxy is None:
+        return inner
+    # Not above: few need it, and it leans on modules of Twisted's that are not public.
+    from smtpfw.server.proxy import ProxyFactory
+
+    return ProxyFactory(factory, listen.proxy, inner)
 
 
 def _nothing() -> None:

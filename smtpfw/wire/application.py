@@ -102,6 +102,14 @@ class Application(Protocol):
     def start_tls(self) -> None:
         """Begin the handshake, once the reply to STARTTLS is on its way."""
 
+    def end_session(self, reason: str, *, same_client: bool) -> None:
+        """
+        The session is over, and another one will follow.
+
+        :param reason: in the words of ISession.logout.
+        :param same_client: whether that will be with the same client.
+        """
+
     def wait(self, result: Any) -> Answer:
         """Wait for what an extension's verb returned."""
 
@@ -115,9 +123,9 @@ class Application(Protocol):
 
     def speak_for(self, told: Any) -> None:
         """
-        The client speaks for somebody else from now on; begin anew, and call :meth:`ServerConnection.greet`.
+        The client speaks for somebody else from now on: open a session, and call :meth:`ServerConnection.greet`.
 
-        :param told: who that is, as :class:`smtpfw.extensions.xclient.Told` has it.
+        :param told: what an extension says of that one.
         """
 
     def sasl_context(self, mechanisms: Collection[str] | None) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from smtpfw.errors import BrokenPeer, ClientError, ConnectionFailed, Refused, RemoteProtocolError
 from smtpfw.wire.buffer import LineError, ReceiveBuffer
 from smtpfw.wire.config import ClientConfig
-from smtpfw.wire.dialect import Extension
+from smtpfw.wire.dialect import Extension, checked
 from smtpfw.wire.exchange import Exchange, Greeting, Hello
 from smtpfw.wire.peer import NOBODY, Peer
 from smtpfw.wire.replies import Reply, ReplyReader
@@ -113,7 +113,7 @@ class ClientConnection:
         tls: bool = False,
     ) -> None:
         self.config = config
-        self.extensions = tuple(extensions)
+        self.extensions = checked(extensions)
         self.driver = driver
         self.hello_name = hello_name
         self.lmtp = lmtp

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from smtpfw.wire.transaction import Recipient
     from smtpfw.wire.transfer import Transfer
 
-__all__ = ["Dialect", "Extension", "Offer"]
+__all__ = ["Dialect", "Extension", "Offer", "checked"]
 
 
 class Extension:
@@ -127,6 +127,19 @@ class Extension:
         return f"<Extension {self.keyword}>"
 
 
+def checked(extensions: Iterable[Extension]) -> tuple[Extension, ...]:
+    """
+    The extensions of a list.
+
+    :raises ConfigError: for what is none.
+    """
+    found = tuple(extensions)
+    for extension in found:
+        if not isinstance(extension, Extension):
+            raise ConfigError(f"{extension!r} is no Extension; an instance is meant, not the class, nor a name")
+    return found
+
+
 #: RFC 5321 section 4.1.1.1, ehlo-keyword; in capitals, as all are written.
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 
@@ -187,7 +200,7 @@ class Dialect:
         out_of_phase: Mapping[str, Reply],
     ) -> None:
         self.out_of_phase = out_of_phase
-        self.extensions = tuple(extensions)
+        self.extensions = checked(extensions)
         self._offers: dict[tuple[int, ...], Offer] = {}
         self.verbs: dict[str, Verb] = {}
         self._check()
@@ -213,8 +226,6 @@ class Dialect:
 
     def _check(self) -> None:
         for extension in self.extensions:
-            if not isinstance(extension, Extension):
-                raise ConfigError(f"{extension!r} is no Extension; an instance is meant, not the class")
             if not _KEYWORD.fullmatch(extension.keyword):
                 raise ConfigError(f"{extension.keyword!r} of {type(extension).__name__} is no keyword for EHLO")
         keywords = [extension.keyword for extension in self.extensions]

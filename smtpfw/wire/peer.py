@@ -159,7 +159,18 @@ class Peer:
             for parameter in declared:
                 if parameter.keyword == keyword and (not parameter.choices or value in parameter.choices):
                     return extension.missing(f"{keyword} was asked for")
-        return LocalProtocolError(f"no extension of this client has the parameter {keyword} with such a value")
+        return LocalProtocolError(self._no_such(where, keyword))
+
+    def _no_such(self, where: str, keyword: str) -> str:
+        command, other = ("MAIL", "RCPT") if where == "mail_parameters" else ("RCPT", "MAIL")
+        for extension in self._known:
+            for parameter in getattr(extension, where):
+                if parameter.keyword == keyword:
+                    return f"{keyword} must be one of {', '.join(parameter.choices)}"
+        for extension in self._known:
+            if keyword in [parameter.keyword for parameter in getattr(extension, f"{other.lower()}_parameters")]:
+                return f"{keyword} is a parameter of {other}, not of {command}"
+        return f"no extension of this client has the parameter {keyword} of {command}"
 
 
 def _read(lines: Iterable[str]) -> dict[str, str]:

@@ -118,7 +118,7 @@ class ServerConnection:
         :param error: refuse with it: 421 closes, any other code is sent as 554 (RFC 5321 section 3.1).
         """
         if self.phase is not CLOSED:
-            # XCLIENT waits for it.
+            # Whoever begins anew waits for it.
             self.waiting = False
             self.enter(REFUSED if error else GREETED)
             self.write(greeting(self.config, error))
@@ -419,6 +419,19 @@ class ServerConnection:
         self.offer = self.dialect.no_offer
         self._choose_tables()
         self.enter(READY)
+
+    def begin_anew(self, *, hello_name: str = "", identity: str = "", mechanism: str = "") -> None:
+        """
+        Forget what was said, and wait for :meth:`greet` or :meth:`restart`; what comes meanwhile waits, too.
+
+        :param hello_name: what the client has called itself before somebody who speaks for it.
+        :param identity: who it has authenticated as there, by ``mechanism``.
+        """
+        self.introduce(hello_name, False)
+        self.told_name = hello_name
+        self.identity, self.mechanism = identity, mechanism
+        self.enter(CONNECTED)
+        self.waiting = True
 
     def make_offer(self) -> list[str]:
         """Settle what this connection may use from now on, and return the lines that say so."""

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from smtpfw.client import SMTPClientProtocol
-from smtpfw.errors import ExtensionMissing, MailboxUnavailable, SMTPError
+from smtpfw.errors import ConfigError, ExtensionMissing, MailboxUnavailable, SMTPError
 from smtpfw.extensions import CLIENT
 from smtpfw.testing import MemoryServer
 from smtpfw.wire.config import ClientConfig
@@ -118,3 +118,22 @@ def test_a_client_without_it_knows_no_such_parameter() -> None:
     assert client.extension("x-weather") == "2"
     assert "MOOD" in str(outcome(client.mail("a@b.test", {MOOD: 3})))
     assert server.received() == b""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({GENTLY: True}, "GENTLY is a parameter of RCPT, not of MAIL"),
+        ({Parameter.choice("BODY", "7BIT", "9BIT", default="7BIT"): "9BIT"}, "BODY must be one of 7BIT, 8BITMIME"),
+        ({Parameter.flag("LOUDLY"): True}, "no extension of this client has the parameter LOUDLY of MAIL"),
+    ],
+)
+def test_what_a_client_can_not_say(options: Any, words: str) -> None:
+    client, _ = start("X-WEATHER 2", "8BITMIME")
+    assert words in str(outcome(client.mail("a@b.test", options)))
+
+
+def test_what_is_no_extension() -> None:
+    for wrong in ("X-WEATHER", Weather):
+        with pytest.raises(ConfigError, match="is no Extension; an instance is meant"):
+            SMTPClientProtocol(ClientConfig(), extensions=[wrong], clock=Clock())  # type: ignore[list-item]

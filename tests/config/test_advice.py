@@ -42,6 +42,16 @@ def test_nothing_is_said_of_what_is_in_order(inbox: str, tls: tuple[str, str]) -
     assert advice("--backend", inbox, "--listen", "tcp6:587", "--listen", "smtps:465", *tls, *users) == []
 
 
+def test_promises_of_nothing(tmp_path: Path) -> None:
+    (tmp_path / "promising.py").write_text(
+        "from smtpfw import Session\n\n\nclass Desk(Session):\n    honours = {'DELIVER-BY', 'DSN', 'rrvs'}\n"
+    )
+    assert advice("--python-path", str(tmp_path), "--backend", "promising:Desk") == [
+        "main honours 'DELIVER-BY', which is no extension that is promised; did you mean DELIVERBY?",
+        "main honours 'rrvs', which is no extension that is promised",
+    ]
+
+
 def test_auth_in_clear(inbox: str) -> None:
     words = ("--backend", inbox, "--auth", "memory:tim:secret", "--allow-insecure-auth")
     assert advice(*words, "--listen", "tcp:2525") == [

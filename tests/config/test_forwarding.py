@@ -16,7 +16,7 @@ from smtpfw.backends.relay.backend import MAX_CONNECTIONS, OPENING_TIMEOUT
 from smtpfw.backends.relay.places import DEFAULT_CONFIG
 from smtpfw.client import ClientConfig, Connector
 from smtpfw.config.arguments import read
-from smtpfw.config.backends import backend_from_string, backend_from_table
+from smtpfw.config.backends import backend_from_string
 from smtpfw.config.forwarding import LMTP_SETTINGS, RELAY_SETTINGS, defaults_for
 from smtpfw.config.listeners import parse_listener
 from smtpfw.config.units import parse_duration
@@ -126,8 +126,6 @@ def test_each_setting_is_one_of_the_backend_or_of_its_client(backend: Any, setti
         ("lmtp:unix:/x:trusted=10.0.0.1", "lmtp takes no trusted="),
         ("relay:a.test:tls=maybe", "tls is one of none, opportunistic, required, not 'maybe'"),
         ("relay:a.test:tls=none:tls=none", "tls= is given twice"),
-        ("relay:a.test:dsn=yes", "relay takes no dsn=; write honours=DSN"),
-        ("relay:a.test:mt_priority=yes", "relay takes no mt_priority=; write honours=MT-PRIORITY"),
         (
             "lmtp:unix:/x:honours=DSN,RVS",
             "honours: 'RVS' is none of DSN, DELIVERBY, MT-PRIORITY, RRVS, FUTURERELEASE; did you mean RRVS?",
@@ -152,15 +150,6 @@ def test_each_setting_is_one_of_the_backend_or_of_its_client(backend: Any, setti
 )
 def test_a_mistake_is_one_line(text: str, expected: str) -> None:
     assert expected in complaint(text)
-
-
-@pytest.mark.parametrize("name", ["dsn", "mt_priority"])
-def test_a_promise_by_itself_in_a_table(name: str) -> None:
-    keyword = name.upper().replace("_", "-")
-    with pytest.raises(ConfigError, match=re.escape(f'it takes no {name}; write honours = ["{keyword}"]')):
-        backend_from_table("relay", {"via": "a.test", name: True})
-    backend = backend_from_table("relay", {"via": "a.test", "honours": [keyword]})
-    assert set(backend.honours) == {keyword}
 
 
 def test_the_line_names_the_option() -> None:

@@ -13,7 +13,8 @@ from smtpfw.config.describing import describe_clients, describe_running
 from smtpfw.config.plan import ListenPlan
 from smtpfw.extensions import XClient
 from smtpfw.networks import Networks
-from smtpfw.server import ProxyFactory, SMTPServerFactory
+from smtpfw.server import SMTPServerFactory
+from smtpfw.server.proxy import ProxyFactory
 from smtpfw.service.generation import Generation
 from tests.certificates import write_pair
 from tests.config.plans import mistakes, plan_of, plan_of_file
@@ -71,6 +72,31 @@ def test_everybody_is_believed_by_nobody() -> None:
         assert mistakes(*BACKEND, option, "::/0") == [
             f"{option}: that is everybody, and whoever is believed can pass for anybody; name your proxies"
         ]
+
+
+def test_a_login_of_xclient_is_one(tmp_path: Path) -> None:
+    """Who knows the users is the proxy: there is no AUTH of our own."""
+    text = """
+        [deliver]
+        local = "discard"
+        out = "relay:192.0.2.1"
+        [listen.mx]
+        on = "tcp:25"
+        xclient = "10.0.0.5"
+        checks = ["require_auth", "sender_login"]
+        routes = [ { to = "users.example", login = true, deliver = "local" }, { to = "*", deliver = "out" } ]
+        """
+    (listen,) = plan_of_file(tmp_path / "x.toml", text).listen
+    assert listen.auth is None
+    plan_of("--backend", "relay:192.0.2.1", "--listen", "tcp:25", "--xclient", "10.0.0.5")
+    assert mistakes(*BACKEND, "--xclient", "10.0.0.5", "--require-auth") == [
+        "--require-auth: there is nobody who could authenticate; give auth, --auth; for who is known by XCLIENT there "
+        "is the check require_auth"
+    ]
+
+
+def test_xclient_is_no_extension_by_name() -> None:
+    assert mistakes(*BACKEND, "--extensions", "xclient") == ["--extensions xclient: it comes with xclient, --xclient"]
 
 
 def test_tls_before_the_header(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class OriginSession(Session):
         what = Seen(
             peer=name_of(connection.peer),
             local=name_of(connection.local),
-            proxy=connection.proxy,
+            proxy="" if connection.proxy is None else name_of(connection.proxy),
             host=connection.peer_host,
             name=await connection.look_up_name(),
             hello_name=connection.hello_name,

@@ -75,7 +75,7 @@ def test_the_relay(behind: Behind, fronts: Fronts) -> None:
     # Dovecot says HELO=client.example.com, and then EHLO for itself.
     assert seen.hello_name == "client.example.com"
     assert f"Received: from client.example.com ([{CLIENT}]) " in seen.received
-    connection = behind.logged(rf"(\w+): connected from {peer} by way of {seen.proxy}\n")[1]
+    connection = behind.logged(rf"(\w+): {seen.proxy} speaks for {peer}\n")[1]
     behind.logged(rf"{connection}: {peer} authenticated as {USER} by XCLIENT\n")
     behind.logged(rf"{connection}\.1: {peer} <{SENDER}> to <{recipient}>, ")
     port = peer.rpartition(":")[2]
@@ -105,7 +105,7 @@ def test_the_proxy_of_lmtp(behind: Behind, fronts: Fronts) -> None:
         assert client.data(TEXT)[0] == 250
     seen = behind.seen(recipient)
     assert (seen.peer, seen.host, seen.identity) == (peer, CLIENT, "")
-    connection = behind.logged(rf"(\w+): connected from {peer} by way of {seen.proxy}\n")[1]
+    connection = behind.logged(rf"(\w+): {seen.proxy} speaks for {peer}\n")[1]
     port = peer.rpartition(":")[2]
     assert behind.said(connection)[:3] == [
         "LHLO dovecot.example.net",

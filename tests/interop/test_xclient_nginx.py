@@ -75,7 +75,7 @@ def test_a_client(behind: Behind, front: Front) -> None:
     assert seen.local == f"127.0.0.1:{behind.ports['open'][0]}"
     assert (seen.hello_name, seen.identity, seen.mechanism) == ("client.example.com", "", "")
     assert f"Received: from client.example.com ([{CLIENT}]) by {HOSTNAME} with ESMTP id " in seen.received
-    connection = behind.logged(rf"(\w+): connected from {seen.peer} by way of {seen.proxy}\n")[1]
+    connection = behind.logged(rf"(\w+): {seen.proxy} speaks for {seen.peer}\n")[1]
     behind.logged(rf"{connection}: connected from {seen.proxy}\n")
     behind.logged(rf"{connection}\.1: {seen.peer} <{SENDER}> to <{recipient}>, ")
     assert behind.said(connection)[:3] == [

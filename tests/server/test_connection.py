@@ -60,9 +60,9 @@ class Facts(Told):
         for _ in range(2):
             self.clock.advance(7)
             client.send(MAIL)
-            self.assertEqual(connection.since_mail, 0.0)
+            self.assertEqual(connection.seconds_since_mail, 0.0)
             self.clock.advance(1.5)
-            self.assertEqual(connection.since_mail, 1.5)
+            self.assertEqual(connection.seconds_since_mail, 1.5)
             client.send(b"RSET\r\n")
 
     def test_the_server_and_its_connections(self) -> None:

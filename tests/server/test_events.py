@@ -19,10 +19,10 @@ from zope.interface import implementer
 from smtpfw import ServerConfig, Session, SessionBackend, SMTPServerFactory
 from smtpfw.config.log_lines import format_json, format_text
 from smtpfw.errors import AuthFailed, MailboxUnavailable, SMTPError
-from smtpfw.extensions import STANDARD, Auth
+from smtpfw.extensions import STANDARD, Auth, XClient
 from smtpfw.interfaces import IBody, ILMTPSession, IPlainAuthSession, IStatusCollector
-from smtpfw.server import ProxyFactory
 from smtpfw.server.events import EventLog
+from smtpfw.server.proxy import ProxyFactory
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.wire.replies import Reply
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT
@@ -63,7 +63,7 @@ class EventCase(TestCase):
         assert hasattr(EventLog, name)
         found = [event for event in self.told if event["event"] == name]
         for event in found:
-            self.assertIs(event["log_level"], LogLevel.info)
+            self.assertIs(event["log_level"], LogLevel.warn if name == "proxy_failed" else LogLevel.info)
         return [{key: value for key, value in event.items() if not key.startswith("log_")} for event in found]
 
     def lines(self, name: str) -> list[str]:
@@ -564,6 +564,8 @@ class Described(EventCase):
         factory = self.make_factory(RecordingBackend(), tls=CONTEXT)
         TLSClient(factory, implicit=True).raw(b"EHLO in clear\r\n")
         MemoryClient.of(ProxyFactory(factory, "192.0.2.1")).send(b"EHLO\r\n")
+        factory = self.make_factory(RecordingBackend(), extensions=[XClient("192.0.2.1")])
+        MemoryClient.of(factory).send(b"XCLIENT ADDR=203.0.113.9\r\n")
 
     def test_events_and_fields(self) -> None:
         self.tell_everything()
@@ -581,7 +583,11 @@ class Described(EventCase):
 
         def shape(text: str) -> str:
             # What is of this one alone: the client, the recipient, the mechanism, why the handshake failed.
-            text = re.sub(r"(?:192\.0\.2\.1|10\.0\.0\.5):\d+|<[^>]*@[^>]*>|(?<= by )[\w-]+|(?<=failed: ).*", "X", text)
+            text = re.sub(
+                r"(?:192\.0\.2\.1|10\.0\.0\.5):\d+|203\.0\.113\.9|<[^>]*@[^>]*>|(?<= by )[\w-]+|(?<=failed: ).*",
+                "X",
+                text,
+            )
             return re.sub(r"\d[\w.]*", "1", text.partition("] ")[2])
 
         shapes = {shape(format_text(event).replace(event["connection"] or "\0", "1")[:-1]) for event in self.told}

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from smtpfw import ServerConfig, SMTPServerFactory
 from smtpfw.errors import AuthFailed
-from smtpfw.extensions import STANDARD, Auth
+from smtpfw.extensions import STANDARD, Auth, XClient
 from smtpfw.extensions.auth import FAILURE_DELAY
 from smtpfw.sasl import CertificateChecker, IAuthorizer, ICertificateChecker, IPasswordChecker
 from smtpfw.testing import RecordingBackend
@@ -98,7 +98,7 @@ class ExternalCase(TestCase):
             self.backend,
             ServerConfig(hostname="mx.test"),
             tls=tls,
-            extensions=[*STANDARD, auth],
+            extensions=[*STANDARD, auth, XClient("192.0.2.1")],
             reactor=self.clock,
         )
         client = TLSClient(factory, implicit=implicit)
@@ -137,6 +137,16 @@ class Offer(ExternalCase):
         self.assertIn(b"EXTERNAL", self.offered())
         self.assertEqual(client.send(b"AUTH EXTERNAL =\r\n"), DONE)
         self.came_in(client, "tim@example.org")
+
+    def test_the_certificate_of_a_proxy_is_nobodys(self) -> None:
+        """It passes on what its clients say: none of them may become the proxy."""
+        client = self.connect(TIM)
+        client.send(b"XCLIENT ADDR=203.0.113.9\r\n")
+        self.hello = client.send(HELLO)
+        self.assertEqual(self.offered(), [b"PLAIN", b"LOGIN"])
+        self.assertEqual(codes(client.send(b"AUTH EXTERNAL =\r\n")), [b"504"])
+        state = self.backend.sessions[-1].connection.tls_state
+        self.assertEqual((state.peer_certificate, state.version), (None, "TLSv1.3"))
 
     def test_without_a_certificate(self) -> None:
         client = self.connect(None)

@@ -11,6 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpfw import Reply, Session, SessionBackend, SMTPError
+from smtpfw.errors import ConfigError
+from smtpfw.extensions import DSN
 from smtpfw.server.protocol import GROUP_PATIENCE
 from smtpfw.testing import MemoryClient, RecordingBackend, RecordingSession
 from tests.server.helpers import (
@@ -164,6 +166,30 @@ class Answers(TestCase):
 
 
 QUIT_ANSWER = b"221 2.0.0 Closing transmission channel\r\n"
+
+
+class Promises(TestCase):
+    def offered(self, backend: Any) -> bytes:
+        return connect(backend).send(HELLO)
+
+    def test_of_a_session_class(self) -> None:
+        class Desk(Session):
+            honours = frozenset({"DELIVERBY"})
+
+        self.assertIn(b"DELIVERBY", self.offered(SessionBackend(Desk)))
+        self.assertNotIn(b"DSN", self.offered(SessionBackend(Desk)))
+        self.assertIn(b"DSN", self.offered(SessionBackend(Desk, honours={"DSN"})))
+        self.assertNotIn(b"DELIVERBY", self.offered(SessionBackend(Desk, honours=())))
+        self.assertIn(b"DSN", self.offered(SessionBackend(lambda connection: Desk(connection), honours={"DSN"})))
+
+    def test_a_text_is_no_list(self) -> None:
+        error = self.assertRaises(ConfigError, connect, SessionBackend(Session, honours="DSN"))
+        self.assertEqual(str(error), "honours of SessionBackend is a text; write {'DSN'}")
+
+    def test_what_is_no_extension(self) -> None:
+        for extensions in (["DSN"], [DSN]):
+            error = self.assertRaises(ConfigError, connect, SessionBackend(Session), extensions=extensions)
+            self.assertIn("is no Extension; an instance is meant", str(error))
 
 
 class NewSession(TestCase):

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from smtpfw.backends.relay.answers import answer_of, is_ours
 from smtpfw.backends.relay.ourselves import loop_error
 from smtpfw.backends.relay.parameters import for_mail
+from smtpfw.backends.relay.promises import is_broken
 from smtpfw.client import Connector, Pool, Pools, SMTPClientProtocol
 from smtpfw.errors import (
     ClientError,
@@ -129,6 +130,8 @@ class Openings:
                 if is_ours(error):
                     report(error, label(connector))
                     self._avoid(connector)
+                elif is_broken(error):
+                    report(error, label(connector))
                 answer = answer_of(error)
                 if not (answer.temporary or isinstance(error, ExtensionMissing)):
                     # The hop speaks of the message, and others would say the same.

@@ -72,11 +72,11 @@ class NextHop(Protocol):
     def extension(self, keyword: str) -> str | None: ...
 
 
-def for_mail(options: Options, hop: NextHop, passed: float = 0.0) -> Options:
+def for_mail(options: Options, hop: NextHop, passed_seconds: float) -> Options:
     """
     The parameters of MAIL there.
 
-    :param passed: seconds since MAIL came to us.
+    :param passed_seconds: since MAIL came to us.
     :raises ExtensionMissing: for a binary message to a next hop that has no BDAT; for a time that nobody would keep.
     :raises DeliveryTimeExpired: for a message that is to be returned by now.
     """
@@ -99,27 +99,27 @@ def for_mail(options: Options, hop: NextHop, passed: float = 0.0) -> Options:
         values.update(_given(options, RET, ENVID))
     if hop.extension(MT_PRIORITY.keyword) is not None:
         values.update(_given(options, MT_PRIORITY))
-    values.update(_times(options, hop, passed))
+    values.update(_times(options, hop, passed_seconds))
     return Options(values)
 
 
-def _times(options: Options, hop: NextHop, passed: float) -> dict[str, Any]:
+def _times(options: Options, hop: NextHop, passed_seconds: float) -> dict[str, Any]:
     values = _given(options, BY, HOLDFOR, HOLDUNTIL)
     for parameter, keyword in ((BY, _DELIVERBY), (HOLDFOR, _FUTURERELEASE), (HOLDUNTIL, _FUTURERELEASE)):
         if parameter in options and hop.extension(keyword) is None:
             raise ExtensionMissing(keyword, f"{parameter.keyword} was asked for")
     by, hold = options[BY], options[HOLDFOR]
     if by is not None:
-        values[BY.keyword] = _what_is_left(by, passed)
+        values[BY.keyword] = _what_is_left(by, passed_seconds)
     if hold is not None:
         # What is left of a second is held: nothing is released too early.
-        values[HOLDFOR.keyword] = max(hold - math.floor(passed), 0)
+        values[HOLDFOR.keyword] = max(hold - math.floor(passed_seconds), 0)
     return values
 
 
-def _what_is_left(by: DeliverByTime, passed: float) -> DeliverByTime:
+def _what_is_left(by: DeliverByTime, passed_seconds: float) -> DeliverByTime:
     """RFC 2852 section 4.1: less the time for which it was here; a second that has begun is over."""
-    seconds = by.seconds - math.ceil(passed)
+    seconds = by.seconds - math.ceil(passed_seconds)
     if by.mode == RETURN and seconds <= 0:
         raise DeliveryTimeExpired
     return by._replace(seconds=max(seconds, -MAX_SECONDS))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-from smtpfw.errors import ConfigError
+from smtpfw.errors import ConfigError, ExtensionMissing
 from smtpfw.extensions import DSN, DeliverBy, FutureRelease, MTPriority, RecipientValidSince
 
-__all__ = ["PROMISES", "promises_of"]
+__all__ = ["PROMISES", "is_broken", "promises_of"]
 
 #: Keywords whose parameters travel on. REQUIRETLS is not among them: it follows from how the next hops are reached.
 PROMISES = tuple(extension.keyword for extension in (DSN, DeliverBy, MTPriority, RecipientValidSince, FutureRelease))
@@ -28,6 +28,11 @@ def promises_of(kind: str, keywords: Collection[str] | str) -> frozenset[str]:
     """
     named = (keywords,) if isinstance(keywords, str) else keywords
     return frozenset(_promise(kind, word) for word in named)
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether a next hop does not offer what the operator has said that it keeps the promise of."""
+    return isinstance(error, ExtensionMissing) and error.keyword in PROMISES
 
 
 def _promise(kind: str, word: str) -> str:

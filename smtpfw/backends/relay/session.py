@@ -25,6 +25,7 @@ from smtpfw.backends.relay.answers import answer_of, is_ours, merged, said
 from smtpfw.backends.relay.opening import NextHop, Openings, Wanted
 from smtpfw.backends.relay.ourselves import is_us
 from smtpfw.backends.relay.parameters import for_rcpt, header_for
+from smtpfw.backends.relay.promises import is_broken
 from smtpfw.backends.relay.stream import passed_on
 from smtpfw.client import Connector, LMTPClientProtocol, OutgoingBody, SMTPClientProtocol
 from smtpfw.errors import (
@@ -107,7 +108,7 @@ class ForwardingSession:
         """
         self._leave()
         # Whoever is in front of this backend may have kept it for itself for a while.
-        arrived = self._route.clock().seconds() - self._connection.since_mail
+        arrived = self._route.clock().seconds() - self._connection.seconds_since_mail
         self._wanted = Wanted(sender, options, arrived)
         if self._route.waits_for_recipient or self._route.permit(self._connection) is not None:
             return None
@@ -254,7 +255,7 @@ class ForwardingSession:
         return answer_of(error)
 
     def _answer_of(self, error: Exception, name: str) -> SMTPError:
-        if is_ours(error):
+        if is_ours(error) or is_broken(error):
             self._report(error, name)
         return answer_of(error)
 

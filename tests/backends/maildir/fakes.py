@@ -38,7 +38,7 @@ class FakeConnection:
     hello_name: str = "client.example"
     protocol: str = "ESMTP"
     tls: str = ""
-    since_mail: float = 0.0
+    seconds_since_mail: float = 0.0
     transaction: Transaction | None = None
     context: dict[Any, Any] = field(default_factory=dict)
 

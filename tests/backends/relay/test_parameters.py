@@ -48,7 +48,7 @@ DSN_RCPT = {"NOTIFY": frozenset({"FAILURE"}), "ORCPT": ORIGINAL}
     ],
 )
 def test_mail(given: dict[str, Any], offered: Iterable[str], said: dict[str, Any]) -> None:
-    assert for_mail(Options(given), Hop(*offered)) == Options(said)
+    assert for_mail(Options(given), Hop(*offered), 0.0) == Options(said)
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_a_promise_that_nobody_would_keep(event: str) -> None:
 
 def test_a_binary_message_is_not_rewritten() -> None:
     with pytest.raises(ExtensionMissing) as caught:
-        for_mail(Options({"BODY": "BINARYMIME"}), Hop("8BITMIME"))
+        for_mail(Options({"BODY": "BINARYMIME"}), Hop("8BITMIME"), 0.0)
     assert caught.value.enhanced_code == (5, 6, 3)
 
 
 def test_nothing_costs_nothing() -> None:
-    assert for_mail(NO_OPTIONS, Hop("DSN")) is NO_OPTIONS
+    assert for_mail(NO_OPTIONS, Hop("DSN"), 0.0) is NO_OPTIONS
     assert for_rcpt(NO_OPTIONS, Hop("DSN")) is NO_OPTIONS
 
 

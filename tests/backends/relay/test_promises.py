@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from smtpfw import ServerConfig, SMTPServerFactory
@@ -227,8 +228,16 @@ def test_the_names_of_promises() -> None:
 )
 def test_a_time_that_nobody_would_keep(mail: str, reply: bytes) -> None:
     hop = peer("DSN")
-    assert send(hop, mail, honours=PROMISES) == [reply]
+    with capturedLogs() as logs:
+        assert send(hop, mail, honours=PROMISES) == [reply]
     assert len(hop.commands) == 1
+    assert_the_operator_hears(logs)
+
+
+def assert_the_operator_hears(logs: list[LogEvent]) -> None:
+    """It is his word that is broken."""
+    (line,) = [formatEvent(event) for event in logs if event["log_level"] is LogLevel.warn]
+    assert " failed" in line and "does not offer" in line
 
 
 def test_a_priority_is_dropped() -> None:
@@ -240,7 +249,9 @@ def test_a_priority_is_dropped() -> None:
 @pytest.mark.parametrize("action", ["", ";R"])
 def test_an_owner_of_whom_nobody_would_know(action: str) -> None:
     hop = peer(steps=[("MAIL", OK)])
-    answers = send(hop, rcpt=f" RRVS=2026-11-21T12:00:00Z{action}", honours=PROMISES)
+    with capturedLogs() as logs:
+        answers = send(hop, rcpt=f" RRVS=2026-11-21T12:00:00Z{action}", honours=PROMISES)
+    assert_the_operator_hears(logs)
     assert answers[-1] == (
         b"550 5.7.19 The next server does not offer RRVS: nobody would know whose mailbox it was\r\n"
     )
