@@ -76,6 +76,7 @@ class Listener:
     :ivar implicit_tls: the handshake comes first, with the server's certificates.
     :ivar place: where it stands.
     :ivar description: the endpoint, taken apart.
+    :ivar proxied: whether its clients may be proxies, which speak for others.
     """
 
     text: str
@@ -83,6 +84,7 @@ class Listener:
     implicit_tls: bool
     place: Place
     description: Description
+    proxied: bool = False
 
     def error(self, problem: object) -> ConfigError:
         """What is wrong with it, in one line."""
@@ -262,7 +264,10 @@ def _leave_open(descriptor: int) -> None:
 
 
 def trusted_by_default(listeners: Sequence[Listener]) -> tuple[str, ...]:
-    """Loopback, if clients can come from nowhere else."""
+    """Loopback, if clients can come from nowhere else, and speak for themselves."""
+    if any(listener.proxied for listener in listeners):
+        # Where a proxy on this machine does not say who the client is, it would be the proxy, and trusted.
+        return ()
     kinds = {_kind(listener) for listener in listeners}
     return _LOOPBACK if "loopback" in kinds and kinds <= {"loopback", "unix"} else ()
 

@@ -228,9 +228,10 @@ class _Planner:
 
     def _parse_listeners(self, listen: ListenTree) -> list[Listener]:
         listeners = []
+        proxied = bool(listen.settings["proxy"] or listen.settings["xclient"])
         for on in listen.on:
             with self._problems.at(on.place, on.text):
-                listener = parse_listener(on.text, on.place)
+                listener = replace(parse_listener(on.text, on.place), proxied=proxied)
                 check_endpoint(listener, self._reactor)
                 listeners.append(listener)
         listen.is_whole = listen.is_whole and len(listeners) == len(listen.on)

@@ -94,7 +94,7 @@ LISTEN = TableSchema(
         "trusted": Other(
             '["10.0.0.0/8"]',
             "a list of networks whose clients may use routes to others' domains without authentication; a "
-            "listener on loopback trusts loopback",
+            "listener on loopback trusts loopback, unless it has proxy or xclient",
         ),
         "extensions": Other('["-DSN"]', "a list of extensions to leave out or to add, as `--extensions` takes them"),
         "limits": Other("{ max_recipients = 5 }", "limits of this listener, over those of all"),

@@ -44,6 +44,8 @@ _UNKNOWN = frozenset({"[UNAVAILABLE]", "[TEMPUNAVAIL]"})
 
 #: RFC 5321 section 4.5.3.1.2 for names; user names are as long as those of AUTH may be.
 _MAX_NAME = 255
+#: Three of them, each octet encoded as three, and the rest.
+_MAX_LINE = 4096
 
 
 class ClientAttributes(NamedTuple):
@@ -77,7 +79,8 @@ def parse_xclient(argument: bytes) -> ClientAttributes:
     if not argument.isascii():
         raise SyntaxProblem("What is not ASCII is written as xtext")
     values: dict[str, Any] = {}
-    for word in argument.decode("ascii").split():
+    # At spaces only: what else Python splits at may stand in a value that somebody has not encoded.
+    for word in filter(None, argument.decode("ascii").split(" ")):
         keyword, _, text = word.partition("=")
         keyword = keyword.upper()
         known = _ATTRIBUTES.get(keyword)
@@ -192,7 +195,14 @@ class XClient(Extension):
         except ValueError as error:
             raise ConfigError(f"extension XCLIENT: {error}") from None
         self.verbs = (
-            Verb("XCLIENT", frozenset({GREETED, READY}), last_in_group=True, after_helo=True, serve=self._serve),
+            Verb(
+                "XCLIENT",
+                frozenset({GREETED, READY}),
+                last_in_group=True,
+                after_helo=True,
+                max_line=_MAX_LINE,
+                serve=self._serve,
+            ),
         )
 
     def advertise(self, connection: ServerConnection) -> str | None:
@@ -206,13 +216,15 @@ class XClient(Extension):
             raise SMTPError(550, (5, 7, 0), "XCLIENT is not for you")
         told = parse_xclient(argument)
         connection.application.end_session("xclient", same_client=False)
-        login = told.login
-        if login is None and connection.mechanism == _MECHANISM:
-            login = connection.identity
-        connection.begin_anew(
-            hello_name=connection.told_name if told.helo is None else told.helo,
-            identity=login or "",
-            mechanism=_MECHANISM if login else "",
-        )
+        login, hello_name = told.login, told.helo
+        # Of a second address it is another client: nothing that was said of the first is said of that one.
+        if not (told.addr is not None and connection.context.get(self)):
+            if login is None and connection.mechanism == _MECHANISM:
+                login = connection.identity
+            if hello_name is None:
+                hello_name = connection.told_name
+        if told.addr is not None:
+            connection.context[self] = True
+        connection.begin_anew(hello_name=hello_name or "", identity=login or "", mechanism=_MECHANISM if login else "")
         # Whether there will be a session, and so a greeting, is for the application to find out.
         connection.application.speak_for(told)

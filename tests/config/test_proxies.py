@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from smtpfw.config.advice import warnings_of
 from smtpfw.config.describing import describe_clients, describe_running
 from smtpfw.config.plan import ListenPlan
+from smtpfw.errors import ConfigError
 from smtpfw.extensions import XClient
 from smtpfw.networks import Networks
 from smtpfw.server import SMTPServerFactory
@@ -93,6 +94,33 @@ def test_a_login_of_xclient_is_one(tmp_path: Path) -> None:
         "--require-auth: there is nobody who could authenticate; give auth, --auth; for who is known by XCLIENT there "
         "is the check require_auth"
     ]
+
+
+@pytest.mark.parametrize("option", ["--proxy", "--xclient"])
+def test_loopback_is_not_trusted_by_itself(option: str, tmp_path: Path) -> None:
+    """By PROXY UNKNOWN a stranger would be the proxy."""
+    relay = ("--backend", "relay:192.0.2.1", "--listen", "tcp:0:interface=127.0.0.1")
+    (open_to_us,) = plan_of(*relay).deliveries
+    assert str(getattr(open_to_us.backend, "trusted", "")) == "127.0.0.0/8, ::1/128"
+    if option == "--proxy":
+        assert "nobody could send" in mistakes(*relay, option, "127.0.0.1")[0]
+    (named,) = plan_of(
+        "--backend", "relay:192.0.2.1:trusted=127.0.0.1", "--listen", "tcp:0:interface=127.0.0.1", option, "127.0.0.1"
+    ).deliveries
+    assert str(getattr(named.backend, "trusted", "")) == "127.0.0.1/32"
+    (known,) = plan_of(*relay, "--xclient", "127.0.0.1").deliveries
+    assert not getattr(known.backend, "trusted", True)
+    text = f"""
+        [deliver]
+        out = "relay:192.0.2.1"
+        [listen.mx]
+        on = "tcp:0:interface=127.0.0.1"
+        {option[2:]} = "127.0.0.1"
+        routes = {{ to = "*", network = "127.0.0.1", deliver = "out" }}
+        """
+    if option == "--proxy":
+        with pytest.raises(ConfigError, match="nobody can or is"):
+            plan_of_file(tmp_path / "x.toml", text)
 
 
 def test_xclient_is_no_extension_by_name() -> None:

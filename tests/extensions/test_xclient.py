@@ -25,6 +25,7 @@ from smtpfw.sasl.checkers import FunctionChecker
 from smtpfw.server.origin import NOBODY_KNOWS, name_of
 from smtpfw.server.proxy import ProxyFactory
 from smtpfw.testing import MemoryClient, RecordingBackend
+from smtpfw.wire.profiles import STRICT
 from smtpfw.wire.trace import received_line
 from tests.server.helpers import DATA, DOT, ENVELOPE, HELLO, MAIL, MESSAGE, RCPT, codes
 from tests.server.tls_in_memory import CONTEXT, TLSClient
@@ -89,6 +90,9 @@ BROKEN = [
     b"HELO=" + b"x" * 256,
     b"LOGIN=" + b"x" * 256,
     b"LOGIN=a+00b",
+    b"LOGIN=a\x0bADDR=203.0.113.9",
+    b"LOGIN=a\x1cADDR=203.0.113.9",
+    b"LOGIN=a\tADDR=203.0.113.9",
     b"LOGIN=a+E2+80+A8b",
     b"LOGIN=\xc3\xbc",
     b"COLOUR=blue",
@@ -236,6 +240,29 @@ class Believed(XClientCase):
         # Neither the port nor the name of another address is its own.
         self.assertEqual(self.connection.peer, IPv6Address("TCP", "2001:db8::9", 0))
         self.assertIsNone(client.protocol.origin.name)
+
+    def test_another_address_is_another_client(self) -> None:
+        client = self.connect(trusted=["192.0.2.1", "203.0.113.0/24"])
+        # What is said of one client may stand in two lines.
+        client.send(b"XCLIENT LOGIN=tim HELO=spike\r\n")
+        client.send(ADDR)
+        self.assertEqual(self.seen(), ("203.0.113.9", "192.0.2.1:54321", "tim", "spike"))
+        client.send(b"XCLIENT ADDR=203.0.113.10\r\n")
+        self.assertEqual(self.seen(), ("203.0.113.10", "192.0.2.1:54321", "", ""))
+        client.send(b"XCLIENT LOGIN=ann\r\n")
+        client.send(b"XCLIENT ADDR=203.0.113.10 LOGIN=joe\r\n")
+        self.assertEqual(self.seen()[2], "joe")
+
+    def test_the_longest_line_by_any_profile(self) -> None:
+        client = self.connect(profile=STRICT)
+        self.clock.advance(1)
+        client.received()
+        name = b"x" * 63 + b".example.net"
+        login = b"+20" * 200 + b"y"
+        self.assertEqual(client.send(b"XCLIENT NAME=%b HELO=%b LOGIN=%b\r\n" % (name, name, login)), b"")
+        self.clock.advance(1)
+        self.assertEqual(codes(client.received())[-1:], [b"220"])
+        self.assertEqual(len(self.seen()[2]), 201)
 
     def test_the_proxys_own_login_is_forgotten(self) -> None:
         client = self.connect()
