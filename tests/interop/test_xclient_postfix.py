@@ -245,7 +245,7 @@ def test_a_limit_counts_the_client(behind: Behind) -> None:
     begin = len(behind.server.log)
     for client in (first, second, third):
         client.close()
-    behind.logged(r"203\.0\.113\.7:0 XCLIENT .* refused: 421 4\.7\.0 Too many connections from your address")
+    behind.logged(r"203\.0\.113\.7 XCLIENT .* refused: 421 4\.7\.0 Too many connections from your address")
     behind.logged(r"disconnected \((.|\n)*disconnected \(", begin)
     again, code = speak_for("203.0.113.7")
     again.close()
