@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from smtpfw.policies import greylist_store
-from smtpfw.policies.greylist import GreylistRules
-from smtpfw.policies.greylist_store import MEMORY, GreylistStore, StoreError
+from smtpfw.policies.greylist_store import MEMORY, GreylistRules, GreylistStore, StoreError
 
 DELAY, WINDOW, KEEP = 300.0, 1000.0, 5000.0
 START = 1_800_000_000.0

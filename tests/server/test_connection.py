@@ -284,8 +284,8 @@ class Resolver:
         self.answer = answer
         self.asked: list[str] = []
 
-    def lookupPointer(self, name: bytes, timeout: Any = None) -> Any:
-        self.asked.append(name.decode())
+    def lookupPointer(self, name: str, timeout: Any = None) -> Any:
+        self.asked.append(name)
         return self.answer() if callable(self.answer) else succeed((self.answer, [], []))
 
 

@@ -14,7 +14,7 @@ from twisted.names import dns
 from twisted.names.error import ResolverError
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpfw.server.resolver import SystemResolver
+from smtpfw.dns.resolver import SystemResolver
 
 SERVER = ("192.0.2.53", 53)
 TIMES = (1, 2)
