@@ -15,7 +15,7 @@ from twisted.names.authority import FileAuthority
 from smtpfw.dns.resolver import SystemResolver
 
 #: What may go wrong with a question: it is never answered, or answered with a failure or with no DNS at all; its answer
-#: does not fit into a datagram; nor, as it says, over TCP; or over TCP it ends in the midst, or is about something else.
+#: does not fit into a datagram; nor, as it says, over TCP; there it ends in the midst, or is about something else.
 SILENT, SERVFAIL, REFUSED, GARBAGE, TRUNCATED, ALWAYS_TRUNCATED, CUT_IN_STREAM, OTHER_IN_STREAM = range(8)
 
 

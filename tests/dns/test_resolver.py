@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, InvalidAddressError
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.names import dns
 from twisted.names.error import ResolverError
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpfw.dns.resolver import SystemResolver
+from smtpfw.dns.questions import NotKnown
+from smtpfw.dns.resolver import UNREADABLE, SystemResolver
+from smtpfw.dns.system import system_resolver
 
 SERVER = ("192.0.2.53", 53)
 TIMES = (1, 2)
@@ -26,6 +34,7 @@ class Network(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[tuple[dns.Message, Any]] = []
+        self.servers: list[str] = []
         self.sockets = 100
 
     def listenUDP(self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192) -> None:
@@ -33,10 +42,11 @@ class Network(Clock):
             raise CannotListenError(interface, port, OSError(errno.EMFILE, "too many open files"))
         self.sockets -= 1
         protocol.makeConnection(
-            SimpleNamespace(write=lambda data, _: self._write(data, protocol), stopListening=self._end)
+            SimpleNamespace(write=lambda data, server: self._write(data, server, protocol), stopListening=self._end)
         )
 
-    def _write(self, data: bytes, protocol: Any) -> None:
+    def _write(self, data: bytes, server: tuple[str, int], protocol: Any) -> None:
+        self.servers.append(server[0])
         message = dns.Message()
         message.fromStr(data)
         self.sent.append((message, protocol))
@@ -121,3 +131,90 @@ class ResolverTests(SynchronousTestCase):
         self.network.pump([1, 2])
         self.failureResultOf(asked, TimeoutError)
         self.assertEqual((len(self.network.sent), self.network.sockets), (2, 100))
+
+    def test_so_many_questions_and_no_more(self) -> None:
+        self.resolver = SystemResolver([SERVER], self.network, max_questions=2)
+        first, second = (self.resolver.lookupAddress(name, TIMES) for name in ("x.test", "a.test"))
+        refused = self.failureResultOf(self.resolver.lookupAddress("b.test", TIMES), ResolverError)
+        self.assertEqual(str(refused.value), "too many questions are under way")
+        # The same question is no other one.
+        same = self.ask()
+        self.assertEqual((len(self.network.sent), self.resolver.questions), (2, 2))
+        self.reply("192.0.2.1")
+        for answered in (second, same):
+            self.successResultOf(answered)
+        again = self.ask()
+        self.assertEqual(self.resolver.questions, 2)
+        self.network.pump([1, 2])
+        for silent in (first, again):
+            self.failureResultOf(silent, TimeoutError)
+        self.assertEqual(self.resolver.questions, 0)
+
+
+class SettingsTests(SynchronousTestCase):
+    BROKEN = (b"nameserver \xff\n", b"nameserver\n")
+
+    def setUp(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "resolv.conf"
+        self.network = Network()
+
+    def of_the_reactor(self, make: Callable[[], Any]) -> Any:
+        """One that looks after its file by the global reactor, which ends with the test."""
+        scheduler = IReactorTime(reactor)
+        before = {*scheduler.getDelayedCalls()}
+        made = make()
+        for look_again in {*scheduler.getDelayedCalls()} - before:
+            self.addCleanup(look_again.cancel)
+        return made
+
+    def asks(self, resolver: SystemResolver, name: str) -> str:
+        resolver.lookupAddress(name, TIMES).addErrback(lambda _: None)
+        return self.network.servers[-1]
+
+    def test_what_cannot_be_read(self) -> None:
+        for content in self.BROKEN:
+            self.path.write_bytes(content)
+            self.assertRaises(UNREADABLE, SystemResolver, None, self.network, path=str(self.path))
+        self.assertRaises(UNREADABLE, SystemResolver, None, self.network, path=str(self.path.parent))
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_no_file_means_this_machine(self) -> None:
+        self.assertEqual(self.asks(SystemResolver(None, self.network, path=str(self.path)), "a.test"), "127.0.0.1")
+
+    def test_it_is_read_again(self) -> None:
+        self.path.write_text("nameserver 192.0.2.1\n")
+        resolver = SystemResolver(None, self.network, path=str(self.path))
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        for content in self.BROKEN:
+            # Twisted looks at the time of the file only.
+            self.path.unlink()
+            self.path.mkdir()
+            self.network.advance(60)
+            self.path.rmdir()
+            self.path.write_bytes(content)
+            self.network.advance(60)
+            self.assertEqual(self.asks(resolver, content.hex()), "192.0.2.1")
+        self.assertEqual(len([event for event in logged if "path" in event]), 4)
+        self.path.write_text("nameserver 192.0.2.2\n")
+        self.network.advance(60)
+        self.assertEqual(self.asks(resolver, "b.test"), "192.0.2.2")
+
+    def test_who_asks_is_told_that_nobody_can_be_asked_until_it_is_mended(self) -> None:
+        path = str(self.path)
+        for content in self.BROKEN:
+            self.path.write_bytes(content)
+            with self.assertRaisesRegex(NotKnown, f"nobody can be asked, .*{path}: "):
+                system_resolver(path)
+        self.path.write_text("nameserver 192.0.2.1\n")
+        resolver = self.of_the_reactor(lambda: system_resolver(path))
+        self.assertIs(system_resolver(path), resolver)
+
+    def test_a_name_server_that_is_no_address(self) -> None:
+        self.path.write_text("nameserver localhost\n")
+        resolver = self.of_the_reactor(lambda: SystemResolver(path=str(self.path)))
+        self.failureResultOf(resolver.lookupAddress("a.test", TIMES), InvalidAddressError)
+        self.assertEqual(resolver.questions, 0)

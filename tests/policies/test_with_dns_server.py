@@ -237,9 +237,10 @@ class ReverseDNSTests(DNSTestCase):
         ):
             self.logged.clear()
             self.assertEqual((await self.greeting(ReverseDNS(timeout=limit), host))[:3], "220")
-            self.assertEqual(
-                self.complaints(), [f"reverse DNS of {host}: {trouble}; clients that nobody knows: they are let in"]
-            )
+            (complaint,) = self.complaints()
+            # On a slow machine the first of two questions may have used up all the time.
+            complaint = complaint.replace("no time left to look up A of mx.slow.test", "no answer in time")
+            self.assertEqual(complaint, f"reverse DNS of {host}: {trouble}; clients that nobody knows: they are let in")
             answer = await self.greeting(ReverseDNS(timeout=limit, unknown="refuse"), host)
             self.assertEqual(answer[:9], "421 4.7.1")
 
