@@ -32,13 +32,13 @@ def system_resolver(path: str = "/etc/resolv.conf") -> Any:
 
 
 @cache
-def resolver_with_hosts() -> Any:
+def resolver_with_hosts(path: str = "/etc/hosts") -> Any:
     """
-    The same, but first the addresses in ``/etc/hosts``, which is read for each question: for hosts to connect to.
+    The system's, but first the addresses in a file, which is read for each question: for hosts to connect to.
 
     :raises NotKnown: as :func:`system_resolver`.
     """
     from twisted.names.hosts import Resolver
     from twisted.names.resolve import ResolverChain
 
-    return ResolverChain([Resolver(), system_resolver()])
+    return ResolverChain([Resolver(path), system_resolver()])

@@ -20,9 +20,9 @@ from twisted.names import dns
 from twisted.names.error import ResolverError
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpfw.dns.questions import NotKnown
+from smtpfw.dns import system
+from smtpfw.dns.questions import NotKnown, look_up
 from smtpfw.dns.resolver import UNREADABLE, SystemResolver
-from smtpfw.dns.system import system_resolver
 
 SERVER = ("192.0.2.53", 53)
 TIMES = (1, 2)
@@ -208,13 +208,35 @@ class SettingsTests(SynchronousTestCase):
         for content in self.BROKEN:
             self.path.write_bytes(content)
             with self.assertRaisesRegex(NotKnown, f"nobody can be asked, .*{path}: "):
-                system_resolver(path)
+                system.system_resolver(path)
         self.path.write_text("nameserver 192.0.2.1\n")
-        resolver = self.of_the_reactor(lambda: system_resolver(path))
-        self.assertIs(system_resolver(path), resolver)
+        resolver = self.of_the_reactor(lambda: system.system_resolver(path))
+        self.assertIs(system.system_resolver(path), resolver)
 
     def test_a_name_server_that_is_no_address(self) -> None:
         self.path.write_text("nameserver localhost\n")
         resolver = self.of_the_reactor(lambda: SystemResolver(path=str(self.path)))
         self.failureResultOf(resolver.lookupAddress("a.test", TIMES), InvalidAddressError)
         self.assertEqual(resolver.questions, 0)
+
+
+class HostsTests(SynchronousTestCase):
+    def test_the_file_comes_first(self) -> None:
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "hosts"
+        path.write_text("192.0.2.7 mx.test\n")
+        network = Network()
+        self.patch(system, "system_resolver", lambda: SystemResolver([SERVER], network))
+        resolver = system.resolver_with_hosts(str(path))
+
+        def ask(name: str, type: int) -> Any:
+            return Deferred.fromCoroutine(look_up(resolver, name, type, clock=network, timeout=5))
+
+        (record,) = self.successResultOf(ask("mx.test", dns.A)).records
+        self.assertEqual(record.dottedQuad(), "192.0.2.7")
+        self.assertEqual(network.sent, [])
+        for name, type in (("mx.test", dns.AAAA), ("mx.test", dns.MX), ("other.test", dns.A)):
+            ask(name, type).addErrback(lambda _: None)
+            query = network.sent[-1][0].queries[0]
+            self.assertEqual((str(query.name), query.type), (name, type))
