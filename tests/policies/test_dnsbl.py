@@ -1,4 +1,4 @@
-"""Block lists: weights, what counts, what is an error of the list, and when nobody is waited for any more."""
+"""DNS block lists: weights, what counts, what is an error of the list, and when nobody is waited for any more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TWO = "1.2.0.192.two.test"
 GOOD = "1.2.0.192.good.test"
 
 
-class BlockListTests(TestCase):
+class DNSBLTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.resolver = FakeResolver()

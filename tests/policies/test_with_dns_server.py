@@ -131,7 +131,7 @@ class DNSTestCase(TestCase):
         return [event["log_format"].format(**event) for event in self.logged if "trouble" in event]
 
 
-class BlockListTests(DNSTestCase):
+class DNSBLTests(DNSTestCase):
     async def test_listed_and_unlisted(self) -> None:
         for listed, clean in ((LISTED, CLEAN), (LISTED6, CLEAN6)):
             self.assertEqual(
