@@ -33,7 +33,7 @@ from twisted.names import dns
 
 from smtpfw.client.hosts import to_name
 from smtpfw.dns.names import is_name
-from smtpfw.dns.questions import MAX_ALIASES, Found, NotAName, NotAnswered, NotKnown, look_up
+from smtpfw.dns.questions import MAX_ALIASES, Found, NotAName, NotAnswered, NotKnown, look_up, text_of
 from smtpfw.dns.system import resolver_with_hosts
 from smtpfw.errors import BadDestination, LookupFailed, NoRoute, NullMX
 
@@ -148,12 +148,6 @@ def _resolver(domain: str, resolver: IResolver | None) -> Any:
         raise LookupFailed(f"{domain}: {error}") from error
 
 
-def _from_dns(name: dns.Name) -> str:
-    """A name from an answer, in the form of :func:`is_name`, which what is not ASCII never passes."""
-    text: str = name.name.decode("ascii", "replace")
-    return text.lower().removesuffix(".")
-
-
 def _literal_hop(literal: str) -> Hop:
     """RFC 5321 section 5.1: no DNS for address literals."""
     content = literal[1:-1] if literal.endswith("]") else ""
@@ -187,7 +181,7 @@ def _in_order(domain: str, records: Sequence[dns.Record_MX], random: Random) -> 
     :raises NullMX: if a root is all that there is.
     :raises NoRoute: if no record holds the name of a host.
     """
-    pairs = [(record.preference, _from_dns(record.name)) for record in records]
+    pairs = [(record.preference, text_of(record.name)) for record in records]
     if not any(name for _, name in pairs):
         raise NullMX(f"{domain}: the domain does not accept mail")
     best: dict[str, int] = {}

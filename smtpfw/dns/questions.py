@@ -37,7 +37,7 @@ from twisted.python.failure import Failure
 
 from smtpfw.dns.names import can_be_asked, is_name
 
-__all__ = ["MAX_ALIASES", "Found", "NotAName", "NotAnswered", "NotKnown", "look_up", "reverse_names"]
+__all__ = ["MAX_ALIASES", "Found", "NotAName", "NotAnswered", "NotKnown", "look_up", "reverse_names", "text_of"]
 
 #: Seconds after which a question is asked again. Twisted's default, (1, 3, 11, 45), goes on long after nobody waits.
 RETRIES = (1, 2, 2)
@@ -147,11 +147,11 @@ async def look_up(
             return Found(asked, [], exists=False)
         while True:
             # Only under the very name: an answer can hold records that nobody asked for.
-            own: list[Any] = [answer for answer in answers if _text(answer.name) == name]
+            own: list[Any] = [answer for answer in answers if text_of(answer.name) == name]
             found = [answer.payload for answer in own if answer.type == type]
             if found:
                 return Found(name, found)
-            aliases = [_text(answer.payload.name) for answer in own if answer.type == dns.CNAME]
+            aliases = [text_of(answer.payload.name) for answer in own if answer.type == dns.CNAME]
             if not aliases:
                 break
             name = aliases[0]
@@ -183,7 +183,7 @@ def _kind(type: int) -> str:
     return kind
 
 
-def _text(name: dns.Name) -> str:
+def text_of(name: dns.Name) -> str:
     """A name from an answer, comparable with those that we ask for; what is not ASCII is never one of them."""
     text: str = name.name.decode("ascii", "replace")
     return text.lower().removesuffix(".")

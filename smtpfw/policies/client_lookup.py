@@ -1,5 +1,5 @@
 """
-What the checks have in common that ask DNS about a client: when, about whom, how many at a time; and if nobody knows.
+What the checks have in common that ask DNS about a client: when, about whom, and what if nobody knows.
 
 Rule 1: one look-up for a connection, and its verdict holds for all that comes
 on it. It waits at the stage that is asked for; for RCPT it begins with MAIL,

@@ -11,12 +11,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from smtpfw import ServerConfig, SMTPServerFactory
 from smtpfw.dns.questions import NotKnown
 from smtpfw.errors import SMTPError
+from smtpfw.extensions import STANDARD, XClient
 from smtpfw.hooks import call_hook
 from smtpfw.policies.client_lookup import PASS, UNKNOWN, ClientLookUp, Verdict
 from smtpfw.policies.log_throttle import INTERVAL, LogThrottle
 from smtpfw.server.origin import NOBODY_KNOWS
+from smtpfw.testing import MemoryClient, RecordingBackend
+from smtpfw.testing.memory import PEER
 from tests.policies.fakes import OPTIONS, SENDER, connect, connection, mail, rcpt
 
 BAD = Verdict("not you")
@@ -187,3 +191,22 @@ def test_an_address_that_nobody_knows(unknown: str, answer: str) -> None:
     check = Told(unknown=unknown)
     assert connect(check, client) == answer
     assert check.asked == []
+
+
+def test_a_client_whose_address_the_proxy_does_not_know() -> None:
+    for unknown, code in (("pass", b"220"), ("refuse", b"421")):
+        # The proxy itself is one that is let in.
+        check = Told(unknown=unknown, except_networks=[PEER.host])
+        factory = SMTPServerFactory(
+            RecordingBackend(),
+            ServerConfig(hostname="mx.test"),
+            checks=[check],
+            reactor=Clock(),
+            extensions=[*STANDARD, XClient(PEER.host)],
+            resolver="nobody",
+        )
+        client = MemoryClient.of(factory, PEER)
+        client.send(b"EHLO proxy\r\n")
+        answer = client.send(b"XCLIENT ADDR=[UNAVAILABLE] NAME=[UNAVAILABLE]\r\n")
+        assert answer.startswith(code), answer
+        assert check.asked == []
