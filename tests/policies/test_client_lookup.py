@@ -77,7 +77,7 @@ def test_nobody_knows(unknown: str, at: str, answer: str) -> None:
 
 
 def test_whom_nobody_asks_about() -> None:
-    check = Told(except_networks=["203.0.113.0/24", "2001:db8:1::/48"])
+    check = Told(unknown="refuse", except_networks=["203.0.113.0/24", "2001:db8:1::/48"])
     spared = ["", "127.0.0.1", "::1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1", "fd00::1"]
     spared += ["fe80::1%eth0", "::ffff:10.0.0.1", "203.0.113.9", "::ffff:203.0.113.9", "2001:db8:1::9"]
     assert [connect(check, connection(host)) for host in spared] == [""] * len(spared)
