@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from twisted.internet.task import react
-from twisted.names.client import getResolver
 
 from smtpfw import Address, SMTPError, send_mail
 from smtpfw.client import Destination, look_up_mx
@@ -20,7 +19,7 @@ from smtpfw.errors import ClientError, UnknownOutcome
 async def deliver(reactor: Any, sender: str, recipient: str, message: bytes, port: int) -> str:
     domain = Address.parse(recipient).domain
     last: Exception = SMTPError(451)
-    for hop in await look_up_mx(domain, getResolver(), clock=reactor):
+    for hop in await look_up_mx(domain, clock=reactor):
         for address in hop.addresses:
             where = Destination.parse(address, default_port=port)
             try:

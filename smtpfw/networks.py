@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from smtpfw.interfaces import IConnection
 
-__all__ = ["UNIX", "Network", "Networks", "client_address", "host_of", "networks_of_proxies"]
+__all__ = ["PRIVATE", "UNIX", "Network", "Networks", "client_address", "host_of", "networks_of_proxies"]
 
 #: Stands for the clients of Unix sockets, which have no address.
 UNIX = "unix"
@@ -123,6 +123,15 @@ def _parse(network: Network) -> IPv4Network | IPv6Network:
             # RFC 4291 section 2.5.5.2: such clients are taken for what they are, so their networks must be, too.
             return IPv4Network((mapped, parsed.prefixlen - 96))
     return parsed
+
+
+#: Whose addresses nobody has on the Internet (RFC 1122, 1918, 3927, 4193, 4291, 6598), this machine's among them.
+PRIVATE = Networks(
+    (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "::", "::1", "fc00::/7", "fe80::/10"),
+    )
+)
 
 
 def networks_of_proxies(networks: Networks | Iterable[Network] | Network) -> Networks:

@@ -69,6 +69,17 @@ def test_the_test_would_see_one() -> None:
     assert reactor_after("import smtpfw, twisted.internet.reactor") == "True"
 
 
+def test_what_few_need_is_loaded_when_it_is_needed() -> None:
+    """A resolver reads the system's settings, and a Python may have been built without SQLite."""
+    program = "import sys, smtpfw, smtpfw.client, smtpfw.dns.system, smtpfw.policies\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "smtpfw.policies.greylist_store" in loaded and "smtpfw.dns.questions" in loaded
+    assert not loaded & {"sqlite3", "twisted.names.client", "twisted.names.hosts"}
+
+
 #: Packages whose modules say what is public in them.
 WITH_NAMES = {"backends", "client", "config", "errors", "extensions", "policies", "sasl", "testing", "tls"}
 

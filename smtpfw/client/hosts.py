@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from smtpfw.dns.names import MAX_NAME, is_name
+
 __all__ = [
     "AnyIPAddress",
     "bracket",
     "is_idna",
     "is_loopback",
-    "is_name",
     "read_host",
     "to_a_labels",
     "to_address",
@@ -22,13 +23,6 @@ __all__ = [
     "without_zone",
 ]
 
-#: RFC 1035 section 2.3.4: of a name as text, without the dot at its end.
-_MAX_NAME = 253
-#: RFC 1034 section 3.5, and the underscores of many.
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-#: RFC 3696 section 2: a last label is never all digits. Resolvers take one that is a number, 0x7f and all, for a part
-#: of an IPv4 address, and some answer that without DNS.
-_NAME = re.compile(rf"(?:{_LABEL}\.)*(?!(?:\d+|0x[0-9a-f]*)\Z){_LABEL}")
 _ZONE = re.compile(r"[A-Za-z0-9._-]+")
 AnyIPAddress = IPv4Address | IPv6Address
 
@@ -67,17 +61,12 @@ def _read_name(text: str) -> str:
 def to_name(text: str) -> str:
     """A name as A-labels in lower case, without the dot at its end; empty if it is none."""
     # The bound comes first: encoding takes quadratic time for long labels.
-    name = text.removesuffix(".") if len(text) <= _MAX_NAME + 1 else ""
+    name = text.removesuffix(".") if len(text) <= MAX_NAME + 1 else ""
     try:
         name = (name if name.isascii() else to_a_labels(name, uts46=True)).lower()
     except UnicodeError:
         return ""
     return name if is_name(name) else ""
-
-
-def is_name(name: str) -> bool:
-    """Whether it is a name of a host in the form of :func:`to_name`."""
-    return len(name) <= _MAX_NAME and _NAME.fullmatch(name) is not None
 
 
 def to_a_labels(name: str, *, uts46: bool) -> str:

@@ -25,19 +25,19 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from itertools import chain, zip_longest
 from random import Random, SystemRandom
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, FirstError, TimeoutError, gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError, ConnectError, ConnectionClosed
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime, IResolver
 from twisted.names import dns
-from twisted.names.error import AuthoritativeDomainError, DNSNameError, DomainError, ResolverError
-from twisted.python.failure import Failure
 
-from smtpfw.client.hosts import is_name, to_name
+from smtpfw.client.hosts import to_name
+from smtpfw.dns.names import is_name
+from smtpfw.dns.questions import MAX_ALIASES, Found, NotAName, NotAnswered, NotKnown, look_up, text_of
+from smtpfw.dns.system import resolver_with_hosts
 from smtpfw.errors import BadDestination, LookupFailed, NoRoute, NullMX
 
-__all__ = ["Hop", "look_up_mx"]
+__all__ = ["MAX_ALIASES", "Hop", "look_up_mx"]
 
 _T = TypeVar("_T")
 
@@ -52,24 +52,6 @@ MAX_HOSTS = 10
 
 #: How many addresses of one host are kept.
 MAX_ADDRESSES = 8
-
-#: How many aliases are followed for one question; honest domains have one or two.
-MAX_ALIASES = 8
-
-#: What a resolver raises when it can't tell.
-_DOUBTS = (
-    DomainError,
-    ResolverError,
-    TimeoutError,
-    OSError,
-    ConnectError,
-    ConnectionClosed,
-    CannotListenError,
-    NotImplementedError,
-)
-
-#: The answers that say: there is no such name. An authority in our own process has a class of its own for it.
-_NO_SUCH_NAME = (DNSNameError, AuthoritativeDomainError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +69,9 @@ class Hop:
     addresses: tuple[str, ...]
 
 
-class _Kind(NamedTuple):
-    label: str
-    type: int
-    method: str
-
-
-_MX = _Kind("MX", dns.MX, "lookupMailExchange")
-_AAAA = _Kind("AAAA", dns.AAAA, "lookupIPV6Address")
-_A = _Kind("A", dns.A, "lookupAddress")
-
-
 async def look_up_mx(
     domain: str,
-    resolver: IResolver,
+    resolver: IResolver | None = None,
     *,
     clock: IReactorTime,
     timeout: float = TIMEOUT,
@@ -113,6 +84,7 @@ async def look_up_mx(
 
     :param domain: the domain of a recipient: A-labels or U-labels, with or without a dot at its end, or an address
         literal with its brackets.
+    :param resolver: who is asked; by default the addresses in ``/etc/hosts``, and then the system's name servers.
     :param timeout: seconds for everything together.
     :param max_hosts: how many mail exchangers are considered, the best ones.
     :param max_addresses: how many addresses of each are kept.
@@ -125,18 +97,19 @@ async def look_up_mx(
     """
     if domain.startswith("["):
         return [_literal_hop(domain)]
-    look_up = _LookUp(_to_name(domain), resolver, clock, clock.seconds() + timeout, max_addresses)
-    final, records = await look_up.records(look_up.domain, _MX)
-    if not records:
+    questions = _Questions(_to_name(domain), _resolver(domain, resolver), clock, timeout, max_addresses)
+    domain = questions.domain
+    exchangers = await questions.records(domain, dns.MX)
+    if not exchangers.records:
         # RFC 5321 section 5.1: an implicit MX with a preference of 0. After an alias it belongs to the name behind it.
-        found = await look_up.addresses(final)
+        found = await questions.addresses(exchangers.name)
         if isinstance(found, NoRoute):
-            raise BadDestination(f"{look_up.domain}: neither a mail exchanger nor an address")
+            raise BadDestination(f"{domain}: neither a mail exchanger nor an address")
         if isinstance(found, LookupFailed):
             raise found
-        return [Hop(final, 0, found)]
-    hosts = _in_order(look_up.domain, records, random or SystemRandom())[:max_hosts]
-    results = await _together(look_up.addresses(host) for _, host in hosts)
+        return [Hop(exchangers.name, 0, found)]
+    hosts = _in_order(domain, exchangers.records, random or SystemRandom())[:max_hosts]
+    results = await _together(questions.addresses(host) for _, host in hosts)
     hops = [
         Hop(host, preference, found)
         for (preference, host), found in zip(hosts, results, strict=True)
@@ -146,7 +119,7 @@ async def look_up_mx(
         for result in results:
             if isinstance(result, LookupFailed):
                 raise result
-        raise NoRoute(f"{look_up.domain}: no mail exchanger has an address")
+        raise NoRoute(f"{domain}: no mail exchanger has an address")
     return hops
 
 
@@ -168,10 +141,11 @@ def _to_name(domain: str) -> str:
     return name
 
 
-def _from_dns(name: dns.Name) -> str:
-    """A name from an answer, comparable with those that we ask for; what is not ASCII never passes `is_name`."""
-    text: str = name.name.decode("ascii", "replace")
-    return text.lower().removesuffix(".")
+def _resolver(domain: str, resolver: IResolver | None) -> Any:
+    try:
+        return resolver or resolver_with_hosts()
+    except NotKnown as error:
+        raise LookupFailed(f"{domain}: {error}") from error
 
 
 def _literal_hop(literal: str) -> Hop:
@@ -207,7 +181,7 @@ def _in_order(domain: str, records: Sequence[dns.Record_MX], random: Random) -> 
     :raises NullMX: if a root is all that there is.
     :raises NoRoute: if no record holds the name of a host.
     """
-    pairs = [(record.preference, _from_dns(record.name)) for record in records]
+    pairs = [(record.preference, text_of(record.name)) for record in records]
     if not any(name for _, name in pairs):
         raise NullMX(f"{domain}: the domain does not accept mail")
     best: dict[str, int] = {}
@@ -223,21 +197,19 @@ def _in_order(domain: str, records: Sequence[dns.Record_MX], random: Random) -> 
     return hosts
 
 
-class _LookUp:
+class _Questions:
     """The questions of one look-up: whom to ask, for whom, and until when."""
 
-    def __init__(
-        self, domain: str, resolver: IResolver, clock: IReactorTime, deadline: float, max_addresses: int
-    ) -> None:
+    def __init__(self, domain: str, resolver: Any, clock: IReactorTime, timeout: float, max_addresses: int) -> None:
         self.domain = domain
         self._resolver = resolver
         self._clock = clock
-        self._deadline = deadline
+        self._deadline = clock.seconds() + timeout
         self._max_addresses = max_addresses
 
     async def addresses(self, host: str) -> tuple[str, ...] | NoRoute | LookupFailed:
         """All addresses of a host, or why there are none; an address of one family outweighs doubts about the other."""
-        results = await _together(self._addresses_of_kind(host, kind) for kind in (_AAAA, _A))
+        results = await _together(self._addresses_of_type(host, type) for type in (dns.AAAA, dns.A))
         families = [result for result in results if isinstance(result, list)]
         # The families alternate (RFC 8305 section 4), so that no bound and no broken network cuts all of one.
         mixed = [text for text in chain.from_iterable(zip_longest(*families)) if text is not None]
@@ -248,67 +220,34 @@ class _LookUp:
                 return result
         return NoRoute(f"{self.domain}: {host} has no address")
 
-    async def _addresses_of_kind(self, host: str, kind: _Kind) -> list[str] | BadDestination | LookupFailed:
+    async def _addresses_of_type(self, host: str, type: int) -> list[str] | BadDestination | LookupFailed:
         try:
-            _, records = await self.records(host, kind)
+            records = (await self.records(host, type)).records
         except (BadDestination, LookupFailed) as error:
             return error
         found = (ip_address(record.address) for record in records)
         return [str(address) for address in dict.fromkeys(found) if _is_usable(address)]
 
-    async def records(self, name: str, kind: _Kind) -> tuple[str, list[Any]]:
+    async def records(self, name: str, type: int) -> Found:
         """
         Ask for records of a name, and of those that it is an alias of.
 
-        :return: the name behind the last alias, and its records, which may be none.
         :raises BadDestination: if DNS says that there is no such name.
         :raises LookupFailed: if DNS does not say, or sends us in a circle.
         """
-        seen = {name}
-        while True:
-            asked = name
-            answers = await self._ask(name, kind)
-            while True:
-                # Only under the very name: an answer can hold records that nobody asked for.
-                own: list[Any] = [answer for answer in answers if _from_dns(answer.name) == name]
-                found = [answer.payload for answer in own if answer.type == kind.type]
-                if found:
-                    return name, found
-                aliases = [_from_dns(answer.payload.name) for answer in own if answer.type == dns.CNAME]
-                if not aliases:
-                    break
-                name = aliases[0]
-                if not is_name(name):
-                    raise BadDestination(f"{self.domain}: an alias of what is not a name")
-                if name in seen or len(seen) > MAX_ALIASES:
-                    raise LookupFailed(f"{self.domain}: a circle or too many of aliases behind it")
-                seen.add(name)
-            if name == asked:
-                return name, []
-
-    async def _ask(self, name: str, kind: _Kind) -> Sequence[dns.RRHeader]:
-        left = self._deadline - self._clock.seconds()
-        if left <= 0:
-            raise LookupFailed(f"{self.domain}: no time left to look up {kind.label} of {name}")
-        # Twisted's resolver gives one look-up to all who ask for the same, and a cancellation by one is everybody's.
-        # So ours is left to end by itself, and only our waiting for it is cancelled.
-        waiting: Deferred[Any] = Deferred()
-
-        def hand_over(result: Any) -> None:
-            shared = isinstance(result, Failure) and result.check(CancelledError)
-            waiting.callback(Failure(ResolverError("cancelled by another")) if shared else result)
-
-        maybeDeferred(getattr(self._resolver, kind.method), name, timeout=RETRIES).addBoth(hand_over)
-        waiting.addTimeout(left, self._clock)
+        timeout = self._deadline - self._clock.seconds()
         try:
-            answers, authority, _ = await waiting
-        except _NO_SUCH_NAME:
-            raise BadDestination(f"{self.domain}: there is no {name}") from None
-        except _DOUBTS as error:
-            why = type(error).__name__
-            raise LookupFailed(f"{self.domain}: cannot look up {kind.label} of {name} ({why})") from error
-        types = {record.type for record in authority}
-        if not answers and dns.NS in types and dns.SOA not in types:
-            # RFC 2308 section 2.2: a referral to other servers, which does not say that there are no records.
-            raise LookupFailed(f"{self.domain}: a referral instead of {kind.label} of {name}")
-        return list(answers)
+            found = await look_up(
+                self._resolver, name, type, clock=self._clock, timeout=timeout, retries=RETRIES, may_follow=is_name
+            )
+        except NotAName as error:
+            raise BadDestination(f"{self.domain}: {error}") from None
+        except NotAnswered as error:
+            doubt, kind = error.__cause__, dns.QUERY_TYPES[type]
+            why = doubt.__class__.__name__
+            raise LookupFailed(f"{self.domain}: cannot look up {kind} of {error.name} ({why})") from doubt
+        except NotKnown as error:
+            raise LookupFailed(f"{self.domain}: {error}") from None
+        if not found.exists:
+            raise BadDestination(f"{self.domain}: there is no {found.name}")
+        return found

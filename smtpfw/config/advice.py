@@ -24,7 +24,7 @@ from smtpfw.config.plan import Delivery, ListenPlan
 from smtpfw.config.settings import nearest
 from smtpfw.errors import SMTPError
 from smtpfw.extensions import STANDARD
-from smtpfw.networks import Networks
+from smtpfw.networks import PRIVATE, Networks
 from smtpfw.policies import AllowedNetworks, RequireAuth
 from smtpfw.wire.config import SMTP
 from smtpfw.wire.grammar import Address
@@ -34,13 +34,6 @@ __all__ = ["warnings_of"]
 #: Where mail comes in from other servers, and where people submit it: RFC 5321 section 4.5.4.2, RFC 6409 section 3.1,
 #: RFC 8314 section 7.3.
 _SMTP, _SUBMISSION, _SUBMISSIONS = 25, 587, 465
-
-#: Networks whose addresses nobody has on the Internet (RFC 1918, 6598, 3927, 4193, 4291), and this machine's.
-_PRIVATE: tuple[IPv4Network | IPv6Network, ...] = (
-    *map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
-    *map(IPv4Network, ("100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")),
-    *map(IPv6Network, ("fc00::/7", "fe80::/10", "::1")),
-)
 
 Network = IPv4Network | IPv6Network
 
@@ -194,7 +187,7 @@ def _trusted(backend: Any) -> list[Network]:
 
 def _of_the_internet(networks: Iterable[Network]) -> Iterator[Network]:
     for network in networks:
-        if network.num_addresses > 1 and not any(_is_within(network, private) for private in _PRIVATE):
+        if network.num_addresses > 1 and not any(_is_within(network, private) for private in PRIVATE):
             yield network
 
 

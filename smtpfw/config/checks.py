@@ -36,9 +36,8 @@ _LOOK_UP: dict[str, str | Argument] = {
     "unknown": "text",
     "timeout": "duration",
     "except": Argument("networks", into="except_networks"),
-    "max_lookups": "count",
 }
-_LOOK_UP_USAGE = "[:at=connect|mail|rcpt][:unknown=pass|refuse][:timeout=TIME][:except=NETWORK,...][:max_lookups=N]"
+_LOOK_UP_USAGE = "[:at=connect|mail|rcpt][:unknown=pass|refuse][:timeout=TIME][:except=NETWORK,...]"
 
 _OURS = (
     CheckPlugin("require_tls", policies.RequireTLS, help="Refuses MAIL without TLS."),
@@ -81,7 +80,7 @@ _OURS = (
     ),
     CheckPlugin(
         "dnsbl",
-        policies.BlockLists,
+        policies.DNSBL,
         help="Refuses clients that DNS block lists have.",
         usage=f"dnsbl:ZONE[/ANSWERS][*WEIGHT][:ZONE...][:threshold=N]{_LOOK_UP_USAGE}",
         parameters={"zones": "texts", "threshold": "count", **_LOOK_UP},

@@ -31,11 +31,9 @@ __all__ = ["Observer", "make_observer", "make_worker_observer"]
 #: What twistd takes when a daemon is told nothing.
 _DEFAULT_FILE = "twistd.log"
 
-#: What Twisted says when a socket opens and when it closes: for each question to DNS there is one.
-_SOCKETS_OF_DNS = re.compile(
-    r"_?(?:DNS)?DatagramProtocol starting on [0-9]+|\(UDP Port [0-9]+ Closed\)"
-    r"|(?:Start|Stopp)ing protocol <twisted\.names\.dns\.DNSDatagramProtocol object at 0x[0-9a-f]+>"
-)
+#: What Twisted's ports say when a socket opens and when it closes, whatever a protocol wants: for each question to DNS
+#: there is one, see :mod:`smtpfw.dns.resolver`.
+_SOCKETS_OF_DNS = re.compile(r"_QuestionProtocol starting on [0-9]+|\(UDP Port [0-9]+ Closed\)")
 
 
 @implementer(ILogObserver)

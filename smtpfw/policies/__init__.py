@@ -5,8 +5,8 @@ Each is a :class:`~smtpfw.check.Check` in a file of its own; one object serves a
 """
 
 from smtpfw.networks import Networks
-from smtpfw.policies.block_lists import BlockLists
 from smtpfw.policies.concurrency import Concurrency
+from smtpfw.policies.dnsbl import DNSBL
 from smtpfw.policies.early_talkers import EarlyTalkers
 from smtpfw.policies.greylist import Greylist
 from smtpfw.policies.loop_limit import LoopLimit
@@ -18,8 +18,8 @@ from smtpfw.policies.reverse_dns import ReverseDNS
 from smtpfw.policies.sender_login import SenderBelongsToLogin
 
 __all__ = [
+    "DNSBL",
     "AllowedNetworks",
-    "BlockLists",
     "Concurrency",
     "EarlyTalkers",
     "Greylist",

@@ -18,11 +18,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -31,14 +31,15 @@ from smtpfw.check import Check
 from smtpfw.errors import SMTPError
 from smtpfw.interfaces import IConnection
 from smtpfw.networks import Network, Networks
-from smtpfw.policies.asking import LET_PASS, REFUSE, check_choice
+from smtpfw.policies.client_lookup import LET_PASS, REFUSE, check_choice
 from smtpfw.policies.clients import Grouping, fold_case, is_known
-from smtpfw.policies.own_thread import Busy, OwnThread
-from smtpfw.policies.seldom import Seldom
+from smtpfw.policies.greylist_store import MEMORY, UNKNOWN_NETWORK, GreylistRules, GreylistStore, StoreError
+from smtpfw.policies.log_throttle import LogThrottle
+from smtpfw.policies.worker_thread import Busy, WorkerThread
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
-__all__ = ["Greylist", "GreylistRules"]
+__all__ = ["Greylist"]
 
 _MINUTE, _DAY = 60.0, 86400.0
 
@@ -52,28 +53,12 @@ TIMEOUT = 5.0
 PAUSE = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class GreylistRules:
-    """
-    :ivar delay: seconds until who comes back passes.
-    :ivar window: seconds until who has not come back begins anew.
-    :ivar keep: seconds until who has passed, and is not seen, begins anew.
-    :ivar trust_after: how often a network must have passed until it passes with everything; 0 for never.
-    :ivar max_entries: rows of each table.
-    """
-
-    delay: float
-    window: float
-    keep: float
-    trust_after: int
-    max_entries: int
-
-
 class Greylist(Check):
     """
     RCPT of who is seen for the first time gets 450 4.7.1, with the seconds until it may come back.
 
-    Who has authenticated, and who has no address, is let in.
+    Who has authenticated, and who comes by a Unix socket, is let in. Clients whose address no proxy knows are one
+    network, which never proves itself.
 
     :param file: what is known is kept there; None for in memory, until the process ends, and for each worker alone.
         A relative path is one from the current folder, ``~`` is the home of the user.
@@ -106,9 +91,6 @@ class Greylist(Check):
         ipv6_prefix: int = 64,
         now: Callable[[], float] = time.time,
     ) -> None:
-        # Only who has a greylist needs SQLite.
-        from smtpfw.policies.greylist_store import MEMORY, GreylistStore
-
         if not 0 < delay < window:
             raise ValueError(f"delay: {delay:g} s is not above 0 and below the window of {window:g} s")
         if not keep > delay:
@@ -123,16 +105,16 @@ class Greylist(Check):
         self._grouping = Grouping(ipv4_prefix, ipv6_prefix)
         self._now = now
         self._store = GreylistStore(MEMORY if self.file is None else str(self.file), self.rules)
-        self._thread = OwnThread("greylist", self._store.close)
-        self._seldom = Seldom()
+        self._thread = WorkerThread("greylist", self._store.close)
+        self._throttle = LogThrottle()
         # When the file may be tried again, by the server's clock.
         self._left_alone_until = -math.inf
 
     def rcpt(self, connection: IConnection, recipient: Address, options: Options) -> Any:
         """See :meth:`ICheck.rcpt`."""
-        network = self._grouping.network(connection)
-        if network is None or is_known(connection) or self.except_networks.include(connection):
+        if is_known(connection) or isinstance(connection.peer, UNIXAddress) or self.except_networks.include(connection):
             return None
+        network = self._grouping.network(connection) or UNKNOWN_NETWORK
         transaction = connection.transaction
         assert transaction is not None
         question = (str(network), _written(transaction.sender), _written(recipient), self._now())
@@ -142,17 +124,15 @@ class Greylist(Check):
         return self._ask(connection.server.clock, question)
 
     async def _ask(self, clock: IReactorTime, question: tuple[str, str, str, float]) -> None:
-        from smtpfw.policies.greylist_store import StoreError
-
         if clock.seconds() < self._left_alone_until:
-            self._unknown()
+            self._put_off_or_let_pass()
             return
         try:
             left = await self._thread.call(self._store.ask, *question).addTimeout(TIMEOUT, clock)
         except (StoreError, Busy, TimeoutError) as error:
             now = clock.seconds()
             self._left_alone_until = now + PAUSE
-            if self._seldom.due("", now):
+            if self._throttle.due("", now):
                 trouble = f"no answer within {TIMEOUT:g} s" if isinstance(error, TimeoutError) else str(error)
                 what = "let in" if self.unknown == LET_PASS else "put off"
                 self._log.error(
@@ -161,11 +141,11 @@ class Greylist(Check):
                     trouble=trouble,
                     what=what,
                 )
-            self._unknown()
+            self._put_off_or_let_pass()
         else:
             _put_off(left)
 
-    def _unknown(self) -> None:
+    def _put_off_or_let_pass(self) -> None:
         if self.unknown == REFUSE:
             raise SMTPError(451, (4, 7, 1), "Greylisting does not work at the moment, try again later")
 

@@ -11,24 +11,27 @@ nobody waits.
 Rule 3: times are those of the wall, in seconds, for they are read after a
 restart. When the clock was set back, what lies in the future began now.
 
-Every method may block; see :mod:`smtpfw.policies.own_thread`.
+Every method may block; see :mod:`smtpfw.policies.worker_thread`.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smtpfw.policies.greylist import GreylistRules
+    import sqlite3
 
-__all__ = ["MEMORY", "GreylistStore", "StoreError"]
+__all__ = ["MEMORY", "UNKNOWN_NETWORK", "GreylistRules", "GreylistStore", "StoreError"]
 
 #: In the place of a path: in memory, until it is closed.
 MEMORY = ":memory:"
+
+#: In the place of a network: clients whose address nobody knows. They have nothing in common that could be trusted.
+UNKNOWN_NETWORK = "unknown"
 
 #: Seconds to wait for another process that holds the file; one of ours holds it for a millisecond.
 LOCK_TIMEOUT = 2.0
@@ -37,28 +40,43 @@ LOCK_TIMEOUT = 2.0
 APPLICATION_ID = 0x736D676C
 VERSION = 1
 
-_TABLES = """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    network TEXT NOT NULL, sender TEXT NOT NULL, recipient TEXT NOT NULL,
-    passed INTEGER NOT NULL,  -- 1 once it has come back in time
-    since REAL NOT NULL,      -- when it was first seen while it waits, and last seen once it has passed
-    UNIQUE (network, sender, recipient)
-);
-CREATE INDEX entries_by_age ON entries (passed, since);
-CREATE TABLE networks (network TEXT PRIMARY KEY, passes INTEGER NOT NULL, counted REAL NOT NULL, seen REAL NOT NULL);
-CREATE INDEX networks_by_age ON networks (seen);
--- Counting the rows would read all of them.
-CREATE TABLE sizes (entries INTEGER NOT NULL, networks INTEGER NOT NULL);
-INSERT INTO sizes VALUES (0, 0);
-CREATE TRIGGER entry_in AFTER INSERT ON entries BEGIN UPDATE sizes SET entries = entries + 1; END;
-CREATE TRIGGER entry_out AFTER DELETE ON entries BEGIN UPDATE sizes SET entries = entries - 1; END;
-CREATE TRIGGER network_in AFTER INSERT ON networks BEGIN UPDATE sizes SET networks = networks + 1; END;
-CREATE TRIGGER network_out AFTER DELETE ON networks BEGIN UPDATE sizes SET networks = networks - 1; END;
-"""
+_TABLES = (
+    # passed: 1 once it has come back in time. since: when it was first seen while it waits, and last seen once it has
+    # passed.
+    "CREATE TABLE entries (id INTEGER PRIMARY KEY, network TEXT NOT NULL, sender TEXT NOT NULL, "
+    "recipient TEXT NOT NULL, passed INTEGER NOT NULL, since REAL NOT NULL, UNIQUE (network, sender, recipient))",
+    "CREATE INDEX entries_by_age ON entries (passed, since)",
+    "CREATE TABLE networks (network TEXT PRIMARY KEY, passes INTEGER NOT NULL, counted REAL NOT NULL, "
+    "seen REAL NOT NULL)",
+    "CREATE INDEX networks_by_age ON networks (seen)",
+    # Counting the rows would read all of them.
+    "CREATE TABLE sizes (entries INTEGER NOT NULL, networks INTEGER NOT NULL)",
+    "INSERT INTO sizes VALUES (0, 0)",
+    "CREATE TRIGGER entry_in AFTER INSERT ON entries BEGIN UPDATE sizes SET entries = entries + 1; END",
+    "CREATE TRIGGER entry_out AFTER DELETE ON entries BEGIN UPDATE sizes SET entries = entries - 1; END",
+    "CREATE TRIGGER network_in AFTER INSERT ON networks BEGIN UPDATE sizes SET networks = networks + 1; END",
+    "CREATE TRIGGER network_out AFTER DELETE ON networks BEGIN UPDATE sizes SET networks = networks - 1; END",
+)
 
 #: Rows that have had their time, or are too many, and go with one that comes: two, so that it never gets more.
 _AT_A_TIME = 2
+
+
+@dataclass(frozen=True, slots=True)
+class GreylistRules:
+    """
+    :ivar delay: seconds until who comes back passes.
+    :ivar window: seconds until who has not come back begins anew.
+    :ivar keep: seconds until who has passed, and is not seen, begins anew.
+    :ivar trust_after: how often a network must have passed until it passes with everything; 0 for never.
+    :ivar max_entries: rows of each table.
+    """
+
+    delay: float
+    window: float
+    keep: float
+    trust_after: int
+    max_entries: int
 
 
 class StoreError(Exception):
@@ -72,6 +90,10 @@ class GreylistStore:
     """
 
     def __init__(self, path: str, rules: GreylistRules) -> None:
+        # Python can be built without it, and only who has a greylist needs it.
+        import sqlite3
+
+        self._sqlite3 = sqlite3
         self.path = path
         self._rules = rules
         self._connection: sqlite3.Connection | None = None
@@ -89,7 +111,7 @@ class GreylistStore:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 return self._ask(connection, network, (network, sender, recipient), now)
-        except (sqlite3.Error, OSError) as error:
+        except (self._sqlite3.Error, OSError) as error:
             self.close()
             raise StoreError(getattr(error, "strerror", None) or str(error)) from error
 
@@ -98,7 +120,7 @@ class GreylistStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             # A disk that is broken is told of when somebody asks.
-            with suppress(sqlite3.Error):
+            with suppress(self._sqlite3.Error):
                 connection.close()
 
     # -- the file ---------------------------------------------------------
@@ -111,7 +133,7 @@ class GreylistStore:
             if self.path != MEMORY:
                 # Who writes to whom is nobody else's business; SQLite's other files take the mode of this one.
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None)
+            connection = self._sqlite3.connect(self.path, timeout=LOCK_TIMEOUT, isolation_level=None)
             try:
                 self._prepare(connection)
                 self._inode = _inode(self.path)
@@ -128,14 +150,14 @@ class GreylistStore:
             kind = _number(connection, "PRAGMA application_id")
             version = _number(connection, "PRAGMA user_version")
             if not (kind or version or _number(connection, "SELECT count(*) FROM sqlite_master")):
-                for statement in _statements(_TABLES):
+                for statement in _TABLES:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             elif kind != APPLICATION_ID:
-                raise sqlite3.DatabaseError("it is the database of another program")
+                raise self._sqlite3.DatabaseError("it is the database of another program")
             elif version != VERSION:
-                raise sqlite3.DatabaseError(f"it has the version {version}; this one knows {VERSION} only")
+                raise self._sqlite3.DatabaseError(f"it has the version {version}; this one knows {VERSION} only")
         if self.path != MEMORY:
             # Behind a crash of the machine the last seconds may be missing, and nothing is broken.
             connection.execute("PRAGMA journal_mode = WAL")
@@ -170,7 +192,7 @@ class GreylistStore:
         return 0 if passes else rules.delay
 
     def _is_trusted(self, connection: sqlite3.Connection, network: str, now: float) -> bool:
-        if not self._rules.trust_after:
+        if not self._rules.trust_after or network == UNKNOWN_NETWORK:
             return False
         row = connection.execute("SELECT passes, seen FROM networks WHERE network = ?", (network,)).fetchone()
         if row is None or row[0] < self._rules.trust_after or now - row[1] > self._rules.keep:
@@ -228,14 +250,3 @@ def _inode(path: str) -> int:
         return Path(path).stat().st_ino
     except FileNotFoundError:
         return 0
-
-
-def _statements(script: str) -> list[str]:
-    """``executescript`` would end our transaction."""
-    found, rest = [], ""
-    for line in script.splitlines(keepends=True):
-        rest += line
-        if sqlite3.complete_statement(rest):
-            found.append(rest)
-            rest = ""
-    return found

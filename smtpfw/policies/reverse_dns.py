@@ -14,8 +14,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.names import dns
 
-from smtpfw.policies.asking import PASS, UNKNOWN, ClientLookUp, Verdict, check_choice
-from smtpfw.policies.dns import NotKnown, look_up, reverse_names
+from smtpfw.dns.questions import NotKnown, look_up, reverse_names
+from smtpfw.policies.client_lookup import PASS, UNKNOWN, ClientLookUp, Verdict, check_choice
 
 __all__ = ["ReverseDNS"]
 
@@ -30,8 +30,8 @@ class ReverseDNS(ClientLookUp):
     Refuse clients with 550 5.7.25 (RFC 7372 section 3.3), when they connect 554 5.7.25, whose address has no name.
 
     :param require: ``name`` for any name, or ``confirmed`` for one whose addresses have the client's among them.
-    :param settings: those of :class:`~smtpfw.policies.asking.ClientLookUp`: ``at``, ``unknown``, ``timeout``,
-        ``except_networks``, ``max_lookups``, ``resolver``.
+    :param settings: those of :class:`~smtpfw.policies.client_lookup.ClientLookUp`: ``at``, ``unknown``, ``timeout``,
+        ``except_networks``, ``resolver``.
     :raises ValueError: for a word or a number that is none, or what is no network.
     """
 
@@ -47,7 +47,7 @@ class ReverseDNS(ClientLookUp):
         try:
             names = await reverse_names(resolver, address, clock=clock, timeout=self.timeout)
         except NotKnown as error:
-            return self._unknown(address, error, clock)
+            return self._nobody_knows(address, error, clock)
         if not names:
             return Verdict(f"Your address {address} has no name in DNS")
         if self.require == NAME:
@@ -56,17 +56,17 @@ class ReverseDNS(ClientLookUp):
         doubt: NotKnown | None = None
         for name in names[:MAX_NAMES]:
             try:
-                records = await look_up(resolver, name, type, clock=clock, timeout=deadline - clock.seconds())
+                found = await look_up(resolver, name, type, clock=clock, timeout=deadline - clock.seconds())
             except NotKnown as error:
                 doubt = error
             else:
-                if any(ip_address(record.address) == address for record in records):
+                if any(ip_address(record.address) == address for record in found.records):
                     return PASS
         if doubt is not None:
-            return self._unknown(address, doubt, clock)
+            return self._nobody_knows(address, doubt, clock)
         return Verdict(f"The name of your address {address} in DNS, {names[0]}, does not lead back to it")
 
-    def _unknown(self, address: IPv4Address | IPv6Address, error: NotKnown, clock: IReactorTime) -> Verdict:
+    def _nobody_knows(self, address: IPv4Address | IPv6Address, error: NotKnown, clock: IReactorTime) -> Verdict:
         self._warn("", clock, "reverse DNS of {address}: {trouble}", address=address, trouble=error)
         return UNKNOWN
 

@@ -1,5 +1,5 @@
 """
-One DNS block list, or list of those that are allowed: its zone, what in its answers counts, and how much.
+One DNS block list (DNSBL), or list of those that are allowed: its zone, what in its answers counts, and how much.
 
 It is written ``ZONE[/ANSWERS][*WEIGHT]``: ``zen.spamhaus.org``, ``bl.example.net/127.0.0.2-11``,
 ``list.dnswl.org/127.0.0-255.1-3*-2``. Parse and format are twins.
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from smtpfw.policies.dns import is_host_name
+from smtpfw.dns.names import MAX_NAME, is_name
 
 __all__ = ["Zone", "trouble_of"]
 
@@ -24,7 +24,7 @@ Octets = tuple[tuple[int, int], ...]
 ANY: Octets = ((127, 127), (0, 255), (0, 255), (0, 255))
 
 #: The reversed nibbles of an IPv6 address, with their dots, leave so much of the 253 characters of a name.
-MAX_ZONE = 253 - 64
+MAX_ZONE = MAX_NAME - 64
 
 #: Who pays for a list asks it under a label of its own, of 26 or 32 characters (Spamhaus DQS, Abusix), which is a
 #: password in effect.
@@ -60,7 +60,7 @@ class Zone:
         rest, star, weight = text.strip().partition("*")
         name, slash, answers = rest.partition("/")
         name = name.lower().removesuffix(".")
-        if not is_host_name(name) or "." not in name or len(name) > MAX_ZONE:
+        if not is_name(name) or "." not in name or len(name) > MAX_ZONE:
             raise ValueError(f"{text!r} is no zone; write one as zen.spamhaus.org, or ZONE/127.0.0.2-11*2")
         if star and (_WEIGHT.fullmatch(weight) is None or not int(weight)):
             raise ValueError(f"{text!r}: {weight!r} is no weight; write {name}*2, or *-2 for a list of the allowed")

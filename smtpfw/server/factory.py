@@ -15,6 +15,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
+from smtpfw.dns.system import system_resolver
 from smtpfw.errors import ConfigError
 from smtpfw.extensions import STANDARD, Auth, StartTLS
 from smtpfw.interfaces import IBackend, ICheck, ISession
@@ -136,11 +137,8 @@ class SMTPServerFactory(ServerFactory):
 
     @property
     def resolver(self) -> Any:
-        """Whom names are asked of."""
+        """Whom names are asked of; raises :class:`~smtpfw.dns.questions.NotKnown` if there is nobody."""
         if self._resolver is None:
-            # Reads the system's settings, which not every server needs.
-            from smtpfw.server.resolver import system_resolver
-
             self._resolver = system_resolver()
         return self._resolver
 

@@ -26,6 +26,7 @@ from smtpfw.sasl.values import SASLContext
 from smtpfw.server.calling import Hook, HookCaller
 from smtpfw.server.connection import Connection
 from smtpfw.server.delivery import Delivery
+from smtpfw.server.reverse import reverse_name
 from smtpfw.session import check_data, overridden
 from smtpfw.tls import channel_bindings
 from smtpfw.wire.application import PENDING, Answer, Outcome
@@ -413,10 +414,7 @@ class SessionHost(HookCaller):
         if origin is not None and origin.name is not None:
             return origin.name
         if self._name is None:
-            # Names are asked for by few, and what asks for them is large.
-            from smtpfw.server.reverse import reverse_name
-
-            self._name = await reverse_name(self._factory.resolver, host, self._factory.clock) if host else ""
+            self._name = await reverse_name(self._factory, host) if host else ""
         return self._name
 
 

@@ -146,7 +146,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         monkeypatch.setattr(module, "client_context", context)
     monkeypatch.setattr(Destination, "endpoint", lambda self, reactor, timeout: made.endpoint(self))
     monkeypatch.setattr("twisted.internet.endpoints.HostnameEndpoint", lambda *where: made.endpoint())
-    monkeypatch.setattr("twisted.names.client.getResolver", lambda: resolver)
+    monkeypatch.setattr("smtpfw.client.mx.resolver_with_hosts", lambda: resolver)
     monkeypatch.setattr("twisted.internet.task.react", lambda main: made.run(main(made.clock)))
     monkeypatch.setattr("twisted.internet.reactor", made.clock, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -107,7 +107,7 @@ BUILT = [
     ),
     (
         r"dnsbl:zen.example.org*2:bl.example.net/127.0.0.2-11,wl.example.org*-2:threshold=2:timeout=2500ms:unknown=refuse"
-        r":at=rcpt:except=192.0.2.0/24,2001\:db8\:\:/32:max_lookups=5",
+        r":at=rcpt:except=192.0.2.0/24,2001\:db8\:\:/32",
         "Clients with 2 or more of zen.example.org +2, bl.example.net +1, wl.example.org -2 are refused at RCPT; "
         "when DNS does not say within 2.5 s, they are put off; 192.0.2.0/24, 2001:db8::/32 are not asked for",
     ),
@@ -117,7 +117,7 @@ BUILT = [
         "when DNS does not say within 5 s, they pass",
     ),
     (
-        "reverse_dns:require=name:at=mail:unknown=refuse:timeout=3s:except=192.0.2.1:max_lookups=9",
+        "reverse_dns:require=name:at=mail:unknown=refuse:timeout=3s:except=192.0.2.1",
         "Clients whose address has no name in DNS are refused at MAIL; when DNS does not say within 3 s, they are put "
         "off; 192.0.2.1/32 are not asked for",
     ),

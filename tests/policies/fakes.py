@@ -36,10 +36,11 @@ class FakeConnection:
         clock: Clock | None = None,
         resolver: Any = None,
         sender: Address = SENDER,
+        peer: Any = None,
     ) -> None:
         self.id = f"fake{next(_ids)}"
         self.peer_host = host
-        self.peer: Any = (
+        self.peer: Any = peer or (
             UNIXAddress(b"/x") if not host else (IPv6Address if ":" in host else IPv4Address)("TCP", host, 9)
         )
         self.identity = identity

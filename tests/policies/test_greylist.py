@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,6 +20,7 @@ from smtpfw import Address
 from smtpfw.errors import SMTPError
 from smtpfw.policies import Greylist
 from smtpfw.policies.greylist import PAUSE, TIMEOUT
+from smtpfw.server.origin import NOBODY_KNOWS
 from tests.policies.fakes import OPTIONS, SENDER, connection, rcpt
 
 WAIT = "450 4.7.1 Greylisted, come back in 300 seconds"
@@ -51,19 +55,19 @@ def test_who_is_the_same(check: Greylist, clock: Clock) -> None:
     assert rcpt(check, connection("192.0.3.1")) == WAIT
 
 
-def test_addresses_without_an_end(check: Greylist, clock: Clock) -> None:
-    one, other = (Address("x" * 5000 + end, "b.test") for end in "ab")
-    rcpt(check, connection(sender=one))
-    clock.advance(300)
-    assert rcpt(check, connection(sender=other)) == WAIT
-    assert rcpt(check, connection(sender=one)) == ""
-    assert check._store._connection is not None
-    assert check._store._connection.execute("SELECT max(length(sender)) FROM entries").fetchone()[0] < 400
-
-
 def test_whom_it_lets_in(check: Greylist) -> None:
     assert rcpt(check, connection("")) == rcpt(check, connection(identity="tim")) == ""
     assert rcpt(check, connection("203.0.113.9")) == ""
+
+
+def test_those_whose_address_nobody_knows_wait_as_one_network(check: Greylist, clock: Clock) -> None:
+    def unknown(sender: str = "a") -> Any:
+        return connection("", peer=NOBODY_KNOWS, sender=Address(sender, "b.test"))
+
+    assert rcpt(check, unknown()) == WAIT
+    clock.advance(300)
+    assert rcpt(check, unknown()) == ""
+    assert rcpt(check, unknown("other")) == WAIT
 
 
 @pytest.mark.parametrize(
@@ -111,14 +115,14 @@ class FileTests(TestCase):
     def make(self, **settings: Any) -> Greylist:
         return Greylist(self.path, now=self.wall.seconds, **settings)
 
-    def ask(self, check: Greylist) -> Deferred[Any]:
-        client = connection(clock=self.clock)
+    def ask(self, check: Greylist, sender: Address = SENDER) -> Deferred[Any]:
+        client = connection(clock=self.clock, sender=sender)
         asked: Any = check.rcpt(client, SENDER, OPTIONS)
         return Deferred.fromCoroutine(asked)
 
-    async def answer(self, check: Greylist) -> str:
+    async def answer(self, check: Greylist, sender: Address = SENDER) -> str:
         try:
-            await self.ask(check)
+            await self.ask(check, sender)
         except SMTPError as error:
             return str(error)
         return ""
@@ -126,6 +130,16 @@ class FileTests(TestCase):
     @property
     def complaints(self) -> list[str]:
         return [event["log_format"].format(**event) for event in self.logged if "trouble" in event]
+
+    async def test_addresses_without_an_end(self) -> None:
+        check = self.make()
+        one, other = (Address("x" * 5000 + end, "b.test") for end in "ab")
+        await self.answer(check, one)
+        self.wall.advance(300)
+        self.assertEqual(await self.answer(check, other), WAIT)
+        self.assertEqual(await self.answer(check, one), "")
+        with closing(sqlite3.connect(self.path)) as database:
+            self.assertLess(database.execute("SELECT max(length(sender)) FROM entries").fetchone()[0], 400)
 
     async def test_a_restart(self) -> None:
         self.assertEqual(await self.answer(self.make()), WAIT)
@@ -173,18 +187,33 @@ class FileTests(TestCase):
         self.assertEqual((await self.answer(check))[:9], "450 4.7.1")
         self.assertEqual(self.complaints, [])
 
-    def test_a_disk_that_hangs(self) -> None:
+    async def test_a_disk_that_hangs(self) -> None:
+        await self.answer(self.make())
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as holder:
+            # As long as it is held, a question waits.
+            holder.execute("BEGIN IMMEDIATE")
+            for unknown in ("pass", "refuse"):
+                check = self.make(unknown=unknown)
+                asked = self.ask(check)
+                self.clock.advance(TIMEOUT)
+                # Nobody else waits for it.
+                for one in (asked, self.ask(check)):
+                    self.tell(unknown, one)
+        self.assertIn("no answer within 5 s", self.complaints[0])
+
+    def test_no_thread_can_be_started(self) -> None:
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
         for unknown in ("pass", "refuse"):
             check = self.make(unknown=unknown)
-            hanging = threading.Event()
-            self.addCleanup(hanging.set)
-            self.patch(check._store, "ask", lambda *question, hanging=hanging: hanging.wait())
-            asked = self.ask(check)
-            self.clock.advance(TIMEOUT)
-            # Nobody else waits for it.
-            for one in (asked, self.ask(check)):
-                if unknown == "pass":
-                    self.assertIsNone(self.successResultOf(one))
-                else:
-                    self.assertEqual(str(self.failureResultOf(one, SMTPError).value)[:9], "451 4.7.1")
-        self.assertIn("no answer within 5 s", self.complaints[0])
+            with patch.object(threading.Thread, "start", refuse):
+                self.tell(unknown, self.ask(check))
+        self.assertIn("no thread for it: can't start new thread", self.complaints[0])
+
+    def tell(self, unknown: str, asked: Deferred[Any]) -> None:
+        """Check what somebody gets when nobody knows."""
+        if unknown == "pass":
+            self.assertIsNone(self.successResultOf(asked))
+        else:
+            self.assertEqual(str(self.failureResultOf(asked, SMTPError).value)[:9], "451 4.7.1")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from smtpfw.policies import greylist_store
-from smtpfw.policies.greylist import GreylistRules
-from smtpfw.policies.greylist_store import MEMORY, GreylistStore, StoreError
+from smtpfw.policies.greylist_store import MEMORY, UNKNOWN_NETWORK, GreylistRules, GreylistStore, StoreError
 
 DELAY, WINDOW, KEEP = 300.0, 1000.0, 5000.0
 START = 1_800_000_000.0
@@ -26,8 +26,8 @@ def ask(store: GreylistStore, after: float, recipient: str = "c@d.test", network
 
 
 def rows(store: GreylistStore, table: str) -> list[Any]:
-    assert store._connection is not None
-    return store._connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+    with closing(sqlite3.connect(store.path)) as connection:
+        return connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
 
 
 def prove(store: GreylistStore, after: float, recipient: str, network: str = NET) -> None:
@@ -76,6 +76,13 @@ def test_an_entry_is_all_three(other: tuple[str, str, str]) -> None:
     assert store.ask(*other, START + DELAY) == DELAY
 
 
+def test_clients_whose_address_nobody_knows_prove_nothing_for_each_other() -> None:
+    store = make(trust_after=1)
+    prove(store, 0, "c@d.test", UNKNOWN_NETWORK)
+    assert ask(store, DELAY, "c@d.test", UNKNOWN_NETWORK) == 0
+    assert ask(store, DELAY, "new@d.test", UNKNOWN_NETWORK) == DELAY
+
+
 def test_a_network_that_is_trusted() -> None:
     store = make(trust_after=2)
     prove(store, 0, "1@d.test")
@@ -114,8 +121,8 @@ def test_a_clock_that_was_set_back() -> None:
     assert ask(store, -95_000, "new@d.test") == 0
 
 
-def test_a_flood_throws_out_those_that_wait() -> None:
-    store = make(max_entries=10)
+def test_a_flood_throws_out_those_that_wait(tmp_path: Path) -> None:
+    store = make(tmp_path / "grey.db", max_entries=10)
     for number in range(5):
         prove(store, number, f"proved{number}@d.test", f"net{number}")
     for number in range(100):
@@ -128,8 +135,8 @@ def test_a_flood_throws_out_those_that_wait() -> None:
     assert ask(store, 600, "flood0@d.test") == DELAY
 
 
-def test_when_all_have_proved_themselves_a_new_one_comes_in_all_the_same() -> None:
-    store = make(max_entries=4)
+def test_when_all_have_proved_themselves_a_new_one_comes_in_all_the_same(tmp_path: Path) -> None:
+    store = make(tmp_path / "grey.db", max_entries=4)
     for number in range(4):
         prove(store, number, f"{number}@d.test")
     prove(store, 400, "new@d.test")
@@ -137,16 +144,16 @@ def test_when_all_have_proved_themselves_a_new_one_comes_in_all_the_same() -> No
     assert ask(store, 800, "3@d.test") == 0
 
 
-def test_networks_are_bounded_too() -> None:
-    store = make(max_entries=4, trust_after=1)
+def test_networks_are_bounded_too(tmp_path: Path) -> None:
+    store = make(tmp_path / "grey.db", max_entries=4, trust_after=1)
     for number in range(20):
         prove(store, number * 10, "c@d.test", f"net{number}")
         assert len(rows(store, "networks")) <= 4
     assert [row[0] for row in rows(store, "networks")][-1] == "net19"
 
 
-def test_what_has_had_its_time_goes() -> None:
-    store = make()
+def test_what_has_had_its_time_goes(tmp_path: Path) -> None:
+    store = make(tmp_path / "grey.db")
     for number in range(5):
         prove(store, number, f"proved{number}@d.test", f"net{number}")
         ask(store, number, f"waits{number}@d.test")
@@ -202,9 +209,9 @@ def _of_another(path: Path) -> None:
 def _of_tomorrow(path: Path) -> None:
     store = make(path)
     ask(store, 0)
-    assert store._connection is not None
-    store._connection.execute("PRAGMA user_version = 2")
     store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from twisted.names.error import DNSServerError
 from twisted.trial.unittest import TestCase
 
 from smtpfw.policies import ReverseDNS
-from smtpfw.policies.asking import PASS, UNKNOWN, Verdict
+from smtpfw.policies.client_lookup import PASS, UNKNOWN, Verdict
 from smtpfw.policies.reverse_dns import MAX_NAMES
-from tests.policies.fake_dns import FakeResolver, address, pointer
+from tests.dns.fake_dns import FakeResolver, address, pointer
 from tests.policies.fakes import connect, connection, mail
 
 ONE = "192.0.2.1"

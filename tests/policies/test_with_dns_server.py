@@ -20,11 +20,13 @@ from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
 from smtpfw import ServerConfig, SMTPServerFactory
-from smtpfw.policies import BlockLists, Greylist, ReverseDNS
+from smtpfw.policies import DNSBL, Greylist, ReverseDNS
 from smtpfw.testing import MemoryClient, RecordingBackend
-from tests.policies.dns_server import (
+from tests.dns.dns_server import (
     ALWAYS_TRUNCATED,
+    CUT_IN_STREAM,
     GARBAGE,
+    OTHER_IN_STREAM,
     REFUSED,
     SERVFAIL,
     SILENT,
@@ -37,8 +39,8 @@ from tests.server.helpers import HELLO, MAIL, RCPT, RECIPIENT_OK, SENDER_OK
 LISTED, CLEAN, WELCOME = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 LISTED6, CLEAN6 = "2001:db8::bad", "2001:db8::600d"
 
-#: Seconds for what is never answered.
-SHORT = 0.2
+#: Seconds for what is never answered, and for what is, on however slow a machine.
+SHORT, LONG = 0.2, 60.0
 
 GREETING = b"220 mx.test ESMTP smtpfw\r\n"
 
@@ -79,13 +81,15 @@ TROUBLE = {
     ".garbage.test": GARBAGE,
     ".cut.test": TRUNCATED,
     ".circle.test": ALWAYS_TRUNCATED,
+    ".half.test": CUT_IN_STREAM,
+    ".other.test": OTHER_IN_STREAM,
     ip_address("192.0.2.9").reverse_pointer: SERVFAIL,
     ip_address("192.0.2.8").reverse_pointer: SILENT,
 }
 
 
 class DNSTestCase(TestCase):
-    timeout = 15
+    timeout = 120
 
     def setUp(self) -> None:
         self.server = DNSServer(RECORDS, TROUBLE)
@@ -127,41 +131,44 @@ class DNSTestCase(TestCase):
         return [event["log_format"].format(**event) for event in self.logged if "trouble" in event]
 
 
-class BlockListTests(DNSTestCase):
+class DNSBLTests(DNSTestCase):
     async def test_listed_and_unlisted(self) -> None:
         for listed, clean in ((LISTED, CLEAN), (LISTED6, CLEAN6)):
             self.assertEqual(
-                await self.greeting(BlockLists("bl.test"), listed),
+                await self.greeting(DNSBL("bl.test"), listed),
                 f"554 5.7.1 Your address {listed} is listed by bl.test\r\n",
             )
-            self.assertEqual(await self.greeting(BlockLists("bl.test"), clean), GREETING.decode())
+            self.assertEqual(await self.greeting(DNSBL("bl.test"), clean), GREETING.decode())
         self.assertEqual(self.complaints(), [])
 
     async def test_weights_and_answers(self) -> None:
         zones = ["bl.test*2", "wl.test/127.0.0-255.1-3*-1", "missing.test"]
-        check = BlockLists(zones, threshold=2)
+        check = DNSBL(zones, threshold=2)
         answers = [(await self.greeting(check, host))[:3] for host in (LISTED, CLEAN, WELCOME, LISTED6)]
         self.assertEqual(answers, ["554", "220", "220", "554"])
-        check = BlockLists(["bl.test/127.0.0.10"])
+        check = DNSBL(["bl.test/127.0.0.10"])
         answers = [(await self.greeting(check, host))[:3] for host in (LISTED, WELCOME)]
         self.assertEqual(answers, ["554", "220"])
 
     async def test_a_list_behind_an_alias(self) -> None:
-        self.assertEqual((await self.greeting(BlockLists("old.test"), LISTED))[:3], "554")
+        self.assertEqual((await self.greeting(DNSBL("old.test"), LISTED))[:3], "554")
 
     async def test_broken_and_slow_ones_pass_or_are_refused(self) -> None:
-        for zone, trouble in (
-            ("slow.test", "no answer in time"),
-            ("fails.test", "the name server failed (SERVFAIL)"),
-            ("refuses.test", "the name server refused"),
-            ("garbage.test", "no answer in time"),
-            ("circle.test", "DNS can't be asked (ResolverError)"),
-            ("gone.test", "it answers 203.0.113.80, which is outside of 127.0.0.0/8: it may exist no more"),
-            ("public.test", "it answers 127.255.255.254, an error: who asks by a public resolver, or too much, is not"),
+        public = "it answers 127.255.255.254, an error: who asks by a public resolver, or too much, is not"
+        for zone, limit, trouble in (
+            ("slow.test", SHORT, "no answer in time"),
+            ("fails.test", LONG, "the name server failed (SERVFAIL)"),
+            ("refuses.test", LONG, "the name server refused"),
+            ("garbage.test", SHORT, "no answer in time"),
+            ("circle.test", LONG, "cut off over TCP, too"),
+            ("half.test", SHORT, "no answer in time"),
+            ("other.test", LONG, "an answer to another question"),
+            ("gone.test", LONG, "it answers 203.0.113.80, which is outside of 127.0.0.0/8: it may exist no more"),
+            ("public.test", LONG, public),
         ):
             self.logged.clear()
             for unknown, expected in (("pass", "220 "), ("refuse", "421 4.7.1 Your address can't be looked up")):
-                answer = await self.greeting(BlockLists(zone, timeout=SHORT, unknown=unknown), CLEAN)
+                answer = await self.greeting(DNSBL(zone, timeout=limit, unknown=unknown), CLEAN)
                 self.assertTrue(answer.startswith(expected), (zone, answer))
             self.assertEqual(len(self.complaints()), 2)
             self.assertTrue(self.complaints()[0].startswith(f"{zone}: {trouble}"), self.complaints())
@@ -169,23 +176,23 @@ class BlockListTests(DNSTestCase):
         self.assertEqual(self.server.asked.count(("2.2.0.192.circle.test", "tcp")), 2)
 
     async def test_the_log_is_told_once(self) -> None:
-        check = BlockLists("fails.test")
+        check = DNSBL("fails.test")
         for _ in range(3):
             await self.greeting(check, CLEAN)
         self.assertEqual(len(self.complaints()), 1)
 
     async def test_an_answer_that_is_cut_is_asked_for_by_tcp(self) -> None:
-        self.assertEqual((await self.greeting(BlockLists("cut.test"), LISTED))[:3], "554")
+        self.assertEqual((await self.greeting(DNSBL("cut.test"), LISTED))[:3], "554")
         self.assertEqual(self.server.asked, [("1.2.0.192.cut.test", "udp"), ("1.2.0.192.cut.test", "tcp")])
-        self.assertEqual((await self.greeting(BlockLists("cut.test"), CLEAN))[:3], "220")
+        self.assertEqual((await self.greeting(DNSBL("cut.test"), CLEAN))[:3], "220")
 
     async def test_a_slow_one_holds_up_nobody_whom_the_others_refuse(self) -> None:
         # By the time limit the test would be over, and fail.
-        check = BlockLists(["slow.test", "bl.test"], timeout=1000.0)
+        check = DNSBL(["slow.test", "bl.test"], timeout=1000.0)
         self.assertEqual((await self.greeting(check, LISTED))[:3], "554")
 
     async def test_at_rcpt(self) -> None:
-        client = self.client(self.factory(BlockLists("bl.test", at="rcpt")), LISTED)
+        client = self.client(self.factory(DNSBL("bl.test", at="rcpt")), LISTED)
         self.assertEqual(await self.reply(client), GREETING.decode())
         self.assertEqual(await self.reply(client, HELLO, MAIL), SENDER_OK.decode())
         refused = f"554 5.7.1 Your address {LISTED} is listed by bl.test\r\n"
@@ -195,13 +202,13 @@ class BlockListTests(DNSTestCase):
         self.assertNotIn("rcpt", [name for name, _ in self.backend.events])
 
     async def test_who_goes_meanwhile(self) -> None:
-        factory = self.factory(BlockLists("slow.test", timeout=1000.0))
+        factory = self.factory(DNSBL("slow.test", timeout=1000.0))
         client = self.client(factory, CLEAN)
         client.disconnect()
         self.assertEqual(factory.connections, set())
 
     async def test_many_clients_at_once(self) -> None:
-        factory = self.factory(BlockLists("bl.test", max_lookups=300))
+        factory = self.factory(DNSBL("bl.test", timeout=LONG))
         clients = [self.client(factory, f"192.0.2.{number % 4}") for number in range(200)]
         answers = [(await self.reply(client))[:3] for client in clients]
         self.assertEqual(answers, ["220", "554", "220", "554"] * 50)
@@ -223,17 +230,18 @@ class ReverseDNSTests(DNSTestCase):
             )
 
     async def test_slow_and_broken(self) -> None:
-        for host, trouble in (
-            (WELCOME, "no answer in time"),
-            ("192.0.2.8", "no answer in time"),
-            ("192.0.2.9", "the name server failed (SERVFAIL)"),
+        for host, limit, trouble in (
+            (WELCOME, SHORT, "no answer in time"),
+            ("192.0.2.8", SHORT, "no answer in time"),
+            ("192.0.2.9", LONG, "the name server failed (SERVFAIL)"),
         ):
             self.logged.clear()
-            self.assertEqual((await self.greeting(ReverseDNS(timeout=SHORT), host))[:3], "220")
-            self.assertEqual(
-                self.complaints(), [f"reverse DNS of {host}: {trouble}; clients that nobody knows: they are let in"]
-            )
-            answer = await self.greeting(ReverseDNS(timeout=SHORT, unknown="refuse"), host)
+            self.assertEqual((await self.greeting(ReverseDNS(timeout=limit), host))[:3], "220")
+            (complaint,) = self.complaints()
+            # On a slow machine the first of two questions may have used up all the time.
+            complaint = complaint.replace("no time left to look up A of mx.slow.test", "no answer in time")
+            self.assertEqual(complaint, f"reverse DNS of {host}: {trouble}; clients that nobody knows: they are let in")
+            answer = await self.greeting(ReverseDNS(timeout=limit, unknown="refuse"), host)
             self.assertEqual(answer[:9], "421 4.7.1")
 
     async def test_at_mail(self) -> None:
@@ -242,7 +250,7 @@ class ReverseDNSTests(DNSTestCase):
         self.assertEqual((await self.reply(client, HELLO, MAIL))[:11], "550 5.7.25 ")
 
     async def test_both_and_the_name_of_the_session(self) -> None:
-        factory = self.factory(ReverseDNS(), BlockLists("bl.test"))
+        factory = self.factory(ReverseDNS(), DNSBL("bl.test"))
         self.assertEqual(await self.reply(self.client(factory, CLEAN)), GREETING.decode())
         self.assertEqual(await self.backend.sessions[-1].connection.look_up_name(), "other.good.test")
 
@@ -260,7 +268,7 @@ class GreylistTests(DNSTestCase):
 
     def serve(self) -> SMTPServerFactory:
         """One of several workers, or one behind a restart."""
-        return self.factory(BlockLists("bl.test"), ReverseDNS(), Greylist(self.path, now=self.wall.seconds))
+        return self.factory(DNSBL("bl.test"), ReverseDNS(), Greylist(self.path, now=self.wall.seconds))
 
     async def rcpt(self, factory: SMTPServerFactory, host: str, *recipients: bytes) -> list[str]:
         client = self.client(factory, host)

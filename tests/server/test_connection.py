@@ -17,8 +17,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from smtpfw import FunctionCheck, Reply, ServerConfig, Session, SMTPError, SMTPServerFactory
+from smtpfw.dns.questions import NotKnown
 from smtpfw.extensions import STANDARD
 from smtpfw.interfaces import IConnection, IHelloSession
+from smtpfw.server import factory
 from smtpfw.testing import MemoryClient, RecordingBackend
 from smtpfw.testing.memory import HOST, PEER
 from smtpfw.wire.dialect import Extension
@@ -284,8 +286,8 @@ class Resolver:
         self.answer = answer
         self.asked: list[str] = []
 
-    def lookupPointer(self, name: bytes, timeout: Any = None) -> Any:
-        self.asked.append(name.decode())
+    def lookupPointer(self, name: str, timeout: Any = None) -> Any:
+        self.asked.append(name)
         return self.answer() if callable(self.answer) else succeed((self.answer, [], []))
 
 
@@ -337,6 +339,15 @@ class Names(Told):
         for error in (DNSNameError("x"), DNSServerError("x"), OSError("no network")):
             self.assertEqual(self.name(lambda error=error: fail(error))[0], "")
         self.assertEqual(self.name([])[0], "")
+
+    def test_nobody_can_be_asked(self) -> None:
+        def refuse() -> None:
+            raise NotKnown("the settings can't be read")
+
+        self.patch(factory, "system_resolver", refuse)
+        MemoryClient.of(SMTPServerFactory(self.backend, ServerConfig(hostname="mx.test"), reactor=self.clock), PEER)
+        found = Deferred.fromCoroutine(self.backend.sessions[-1].connection.look_up_name())
+        self.assertEqual(self.successResultOf(found), "")
 
     def test_who_gives_up_takes_the_answer_from_nobody(self) -> None:
         cancelled: list[Any] = []

@@ -39,7 +39,7 @@ _NOT_PUBLIC = tuple(map(IPv6Network, ("64:ff9b:1::/48", "::ffff:0:0:0/96", "fec0
 class MailExchangers:
     """
     :param connector: how to connect; its destination is replaced.
-    :param resolver: gives whom to ask.
+    :param resolver: whom to ask; None for the system's, as in :func:`~smtpfw.client.look_up_mx`.
     :param clock: gives who tells the time.
     :param allow_private: whether hosts that are not public may be asked.
     :param port: where they listen.
@@ -48,7 +48,7 @@ class MailExchangers:
     def __init__(
         self,
         connector: Connector,
-        resolver: Callable[[], Any],
+        resolver: Any,
         clock: Callable[[], Any],
         *,
         allow_private: bool = False,
@@ -67,7 +67,7 @@ class MailExchangers:
         :raises SMTPError: as :func:`~smtpfw.client.look_up_mx`; 554 5.4.6 if the best of them is ourselves; 550 5.4.4
             if none is public.
         """
-        hops = await look_up_mx(domain, self._resolver(), clock=self._clock())
+        hops = await look_up_mx(domain, self._resolver, clock=self._clock())
         hops = without_ourselves(hops, connection, self._port)
         found = [(hop.host, address) for hop in hops for address in hop.addresses]
         places = [place for place in found if self._allow_private or is_public(place[1])]

@@ -54,7 +54,7 @@ class RelayBackend(ForwardingBackend):
     :param allow_private: by ``mx``, whether hosts of this machine and of private networks may be asked.
     :param max_connections: to each next hop.
     :param opening_timeout: seconds until a next hop has accepted MAIL, all attempts together; 0 for no limit.
-    :param resolver: for ``mx``; by default the system's.
+    :param resolver: for ``mx``; by default as in :func:`~smtpfw.client.look_up_mx`.
     :param pool: other settings of :class:`~smtpfw.client.Pool`: ``max_messages``, ``max_age``, ``max_idle``.
     :raises ConfigError: naming what cannot be used.
 
@@ -107,10 +107,7 @@ class RelayBackend(ForwardingBackend):
             max_connections=max_connections,
             **pool,
         )
-        self._resolver = resolver
-        self._exchangers = MailExchangers(
-            self._connectors[0], self._get_resolver, self.clock, allow_private=allow_private
-        )
+        self._exchangers = MailExchangers(self._connectors[0], resolver, self.clock, allow_private=allow_private)
 
     def permit(self, connection: IConnection) -> SMTPError | None:
         """Nobody's mail is carried but that of who has authenticated, or is trusted."""
@@ -138,14 +135,6 @@ class RelayBackend(ForwardingBackend):
             who = f", and those from {self.trusted}" if self.trusted else " only"
             lines.append(f"It is for clients that have authenticated{who}.")
         return lines
-
-    def _get_resolver(self) -> Any:
-        if self._resolver is None:
-            # It reads the system's settings, and chooses a reactor by its import.
-            from twisted.names.client import createResolver
-
-            self._resolver = createResolver()
-        return self._resolver
 
 
 def _networks(trusted: Any) -> Networks:

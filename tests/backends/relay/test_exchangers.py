@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from smtpfw.backends.relay import RelayBackend
 from smtpfw.backends.relay.exchangers import is_public
+from smtpfw.dns.questions import NotKnown
 from smtpfw.testing import Joined, RecordingBackend
 from smtpfw.testing.memory import PEER
 from tests.backends.relay.helpers import BODY, FAILED, OK, TRUSTED, Sender, script, server, whole
@@ -188,9 +189,9 @@ class MXTests(TestCase):
         self.assertEqual(sender.say("RCPT TO:<postmaster>")[:9], b"554 5.4.6")
 
     def test_a_sender_that_vanishes_during_the_look_up(self) -> None:
-        network, sender = by_mx({})
         waiting: Deferred[Any] = Deferred()
-        sender.factory.backend._resolver.lookupMailExchange = lambda *_, **__: waiting
+        self.patch(Zone, "lookupMailExchange", lambda *_, **__: waiting)
+        network, sender = by_mx({})
         sender.envelope("b@there.test")
         sender.client.disconnect()
         self.assertEqual(sender.factory.connections, set())
@@ -269,7 +270,7 @@ def test_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-def test_the_systems_resolver_is_made_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_systems_resolver_is_asked_for_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     network: Any = Network({"8.8.8.3": script(*whole(), *whole())})
     made: list[Zone] = []
 
@@ -277,8 +278,18 @@ def test_the_systems_resolver_is_made_when_it_is_needed(monkeypatch: pytest.Monk
         made.append(Zone(EXCHANGERS, ADDRESSES))
         return made[-1]
 
-    monkeypatch.setattr("twisted.names.client.createResolver", create)
+    monkeypatch.setattr("smtpfw.client.mx.resolver_with_hosts", create)
     sender = Sender(RelayBackend("mx", reactor=network, trusted=TRUSTED), network, network)
     assert made == []
     assert [sender.mail("b@other.test") for _ in range(2)] == [OK, OK]
-    assert len(made) == 1
+    assert len(made) == 2
+
+
+def test_the_systems_resolver_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NotKnown("nobody can be asked")
+
+    network: Any = Network({})
+    monkeypatch.setattr("smtpfw.client.mx.resolver_with_hosts", refuse)
+    sender = Sender(RelayBackend("mx", reactor=network, trusted=TRUSTED), network, network)
+    assert sender.envelope("b@other.test")[1] == b"451 4.4.3 other.test: nobody can be asked\r\n"

@@ -1,4 +1,4 @@
-"""Block lists: weights, what counts, what is an error of the list, and when nobody is waited for any more."""
+"""DNS block lists: weights, what counts, what is an error of the list, and when nobody is waited for any more."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.names.error import DNSServerError
 from twisted.trial.unittest import TestCase
 
-from smtpfw.policies import BlockLists
-from smtpfw.policies.asking import PASS, UNKNOWN, Verdict
-from smtpfw.policies.block_lists import _Tally
+from smtpfw.policies import DNSBL
+from smtpfw.policies.client_lookup import PASS, UNKNOWN, Verdict
+from smtpfw.policies.dnsbl import _Tally
 from smtpfw.policies.zones import Zone
-from tests.policies.fake_dns import FakeResolver, address, listed
+from tests.dns.fake_dns import FakeResolver, address, listed
 from tests.policies.fakes import connect, connection, mail
 
 ONE = "1.2.0.192.one.test"
@@ -23,7 +23,7 @@ TWO = "1.2.0.192.two.test"
 GOOD = "1.2.0.192.good.test"
 
 
-class BlockListTests(TestCase):
+class DNSBLTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.resolver = FakeResolver()
@@ -38,7 +38,7 @@ class BlockListTests(TestCase):
         self.late[name].callback(([address(name, value) for value in values], [], []))
 
     def ask(self, *zones: str, threshold: int = 1, host: str = "192.0.2.1") -> Deferred[Verdict]:
-        check = BlockLists(zones, threshold=threshold)
+        check = DNSBL(zones, threshold=threshold)
         return Deferred.fromCoroutine(check.ask(ip_address(host), self.resolver, self.clock))
 
     def verdict(self, *zones: str, **settings: Any) -> Verdict:
@@ -128,13 +128,13 @@ class BlockListTests(TestCase):
 def test_codes() -> None:
     resolver = FakeResolver(listed((ONE, "127.0.0.2")))
     for at, ask in (("connect", connect), ("mail", mail)):
-        answer = ask(BlockLists("one.test", at=at), connection(resolver=resolver))
+        answer = ask(DNSBL("one.test", at=at), connection(resolver=resolver))
         assert answer == "554 5.7.1 Your address 192.0.2.1 is listed by one.test"
 
 
 def test_a_key_is_not_told() -> None:
     zone = "abcdefghij0123456789abcdef.bl.test"
-    check = BlockLists(zone)
+    check = DNSBL(zone)
     answer = connect(check, connection(resolver=FakeResolver(listed((f"1.2.0.192.{zone}", "127.0.0.2")))))
     assert "by bl.test" in answer
     assert all("abcdef" not in text for text in (answer, check.describe(), repr(check)))
@@ -152,7 +152,7 @@ def test_a_key_is_not_told() -> None:
 )
 def test_mistakes(zones: list[str], threshold: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        BlockLists(zones, threshold=threshold)
+        DNSBL(zones, threshold=threshold)
 
 
 def test_what_is_certain_stays_so() -> None:

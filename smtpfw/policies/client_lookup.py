@@ -1,14 +1,12 @@
 """
-What the checks have in common that ask DNS about a client: when, about whom, how many at a time; and if nobody knows.
+What the checks have in common that ask DNS about a client: when, about whom, and what if nobody knows.
 
 Rule 1: one look-up for a connection, and its verdict holds for all that comes
 on it. It waits at the stage that is asked for; for RCPT it begins with MAIL,
 so that the client's own turn hides most of it.
 
-Rule 2: nothing waits for ever, and no more than so many clients at a time are
-being looked up: each question is a socket. For one too many nobody knows.
-
-Rule 3: when nobody knows, the operator has decided what that means.
+Rule 2: when nobody knows, the operator has decided what that means. Nobody knows
+anything of a client whose address is not known either, as a proxy may say.
 """
 
 from __future__ import annotations
@@ -18,18 +16,20 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpfw.check import Check
+from smtpfw.dns.questions import NotKnown
 from smtpfw.errors import SMTPError
 from smtpfw.hooks import call_hook
 from smtpfw.interfaces import IConnection
-from smtpfw.networks import Network, Networks, client_address
+from smtpfw.networks import PRIVATE, Network, Networks, client_address
 from smtpfw.policies.clients import is_known
-from smtpfw.policies.seldom import Seldom
+from smtpfw.policies.log_throttle import LogThrottle
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
@@ -42,18 +42,6 @@ LET_PASS, REFUSE = "pass", "refuse"
 
 #: Seconds. Postfix: the resolver's own 5 s, times its attempts; a dialog waits for it.
 TIMEOUT = 5.0
-
-#: Clients that are looked up at a time. With three questions each that is 300 sockets, of the 1024 that a process
-#: mostly has.
-MAX_LOOKUPS = 100
-
-#: Networks of which the DNS of the Internet knows nothing (RFC 1122, 1918, 3927, 4193, 4291, 6598).
-PRIVATE = Networks(
-    (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.168.0.0/16", "::", "::1", "fc00::/7", "fe80::/10"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +80,16 @@ class ClientLookUp(Check):
     :param unknown: when DNS does not say: ``pass``, or ``refuse`` with 421 4.7.1 at connect and 451 4.7.1 elsewhere.
     :param timeout: seconds for a look-up.
     :param except_networks: whose clients are let in unasked; see :class:`~smtpfw.networks.Networks`.
-    :param max_lookups: clients that are looked up at a time; of one more nobody knows.
     :param resolver: an ``IResolver``; by default that of the server that asks.
     :raises ValueError: for a word or a number that is none, or what is no network.
     """
 
     _log = Logger()
 
-    #: The codes of a refusal: at connect, where 550 is none (RFC 5321 section 4.3.2), and elsewhere.
-    codes = (554, 550)
+    #: Of a refusal at connect, where 550 is none (RFC 5321 section 4.3.2).
+    code_at_connect = 554
+    #: And elsewhere.
+    code = 550
     enhanced_code = (5, 7, 1)
 
     def __init__(
@@ -110,21 +99,16 @@ class ClientLookUp(Check):
         unknown: str = LET_PASS,
         timeout: float = TIMEOUT,
         except_networks: Networks | Iterable[Network] | Network = (),
-        max_lookups: int = MAX_LOOKUPS,
         resolver: Any = None,
     ) -> None:
         self.at = check_choice("at", at, (CONNECT, MAIL, RCPT))
         self.unknown = check_choice("unknown", unknown, (LET_PASS, REFUSE))
         if not timeout > 0:
             raise ValueError(f"timeout: {timeout} is not above 0, so nothing could be known in time")
-        if max_lookups < 1:
-            raise ValueError(f"max_lookups: {max_lookups} is below 1")
         self.timeout = timeout
         self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
-        self.max_lookups = max_lookups
         self._resolver = resolver
-        self._running = 0
-        self._seldom = Seldom()
+        self._throttle = LogThrottle()
 
     async def ask(self, address: IPv4Address | IPv6Address, resolver: Any, clock: IReactorTime) -> Verdict:
         """
@@ -169,7 +153,7 @@ class ClientLookUp(Check):
     def _obey(self, verdict: Verdict) -> None:
         at_connect = self.at == CONNECT
         if verdict.refused:
-            raise SMTPError(self.codes[not at_connect], self.enhanced_code, verdict.refused)
+            raise SMTPError(self.code_at_connect if at_connect else self.code, self.enhanced_code, verdict.refused)
         if not verdict.known and self.unknown == REFUSE:
             raise SMTPError(421 if at_connect else 451, (4, 7, 1), "Your address can't be looked up, try again later")
 
@@ -193,27 +177,21 @@ class ClientLookUp(Check):
 
     async def _judge(self, connection: IConnection) -> Verdict:
         address = client_address(connection)
-        if address is None or PRIVATE.include(connection) or self.except_networks.include(connection):
+        if address is None:
+            return PASS if isinstance(connection.peer, UNIXAddress) else UNKNOWN
+        if PRIVATE.include(connection) or self.except_networks.include(connection):
             return PASS
         clock: IReactorTime = connection.server.clock
-        if self._running >= self.max_lookups:
-            self._warn("max_lookups", clock, "{check}: more than {number} clients at a time", number=self.max_lookups)
-            return UNKNOWN
         try:
             resolver = self._resolver or connection.server.resolver
-        except OSError as error:
-            # /etc/resolv.conf can't be read.
-            self._warn("resolver", clock, "{check}: nobody can be asked: {error}", error=error)
+        except NotKnown as error:
+            self._warn("resolver", clock, "{check}: {error}", error=error)
             return UNKNOWN
-        self._running += 1
-        try:
-            return await self.ask(address, resolver, clock)
-        finally:
-            self._running -= 1
+        return await self.ask(address, resolver, clock)
 
     def _warn(self, kind: str, clock: IReactorTime, text: str, **values: Any) -> None:
         """Tell the log what nobody knows, once in a while."""
-        if self._seldom.due(kind, clock.seconds()):
+        if self._throttle.due(kind, clock.seconds()):
             what = "they are let in" if self.unknown == LET_PASS else "they are put off"
             self._log.warn(f"{text}; clients that nobody knows: {{what}}", check=self, what=what, **values)
 

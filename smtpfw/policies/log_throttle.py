@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["Seldom"]
+__all__ = ["LogThrottle"]
 
 #: Seconds. An operator who looks into the log finds it there, and it is no flood.
 INTERVAL = 600.0
 
 
-class Seldom:
+class LogThrottle:
     """
     Lets one line of a kind through, and no other of the same kind for a while.
 

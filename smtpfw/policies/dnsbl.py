@@ -1,5 +1,5 @@
 """
-DNS block lists with weights: who is in too many of them is refused.
+DNS block lists (DNSBL) with weights: who is in too many of them is refused.
 
 Rule 1: all lists are asked at the same time, and nobody is waited for whose
 answer could change nothing any more.
@@ -21,28 +21,28 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.names import dns
 from twisted.python.failure import Failure
 
-from smtpfw.policies.asking import PASS, UNKNOWN, ClientLookUp, Verdict
-from smtpfw.policies.dns import NotKnown, look_up
+from smtpfw.dns.questions import NotKnown, look_up
+from smtpfw.policies.client_lookup import PASS, UNKNOWN, ClientLookUp, Verdict
 from smtpfw.policies.zones import Zone, trouble_of
 
-__all__ = ["BlockLists"]
+__all__ = ["DNSBL"]
 
 #: Lists that a refusal names: RFC 5321 section 4.5.3.1.5 has no more than 512 octets for its line.
 MAX_NAMED = 2
 
 
-class BlockLists(ClientLookUp):
+class DNSBL(ClientLookUp):
     """
-    Refuse clients with 554 5.7.1 that block lists have.
+    Refuse clients with 554 5.7.1 that DNS block lists have.
 
     :param zones: the lists, as :class:`~smtpfw.policies.zones.Zone` writes them, ``zen.spamhaus.org*2``; or one.
     :param threshold: who is in lists of this weight together is refused.
-    :param settings: those of :class:`~smtpfw.policies.asking.ClientLookUp`: ``at``, ``unknown``, ``timeout``,
-        ``except_networks``, ``max_lookups``, ``resolver``.
+    :param settings: those of :class:`~smtpfw.policies.client_lookup.ClientLookUp`: ``at``, ``unknown``, ``timeout``,
+        ``except_networks``, ``resolver``.
     :raises ValueError: if there is no list, one is none, or nobody could be refused.
     """
 
-    codes = (554, 554)
+    code = 554
 
     def __init__(self, zones: Iterable[str | Zone] | str, *, threshold: int = 1, **settings: Any) -> None:
         super().__init__(**settings)
@@ -101,11 +101,11 @@ class BlockLists(ClientLookUp):
     ) -> list[IPv4Address] | None:
         """What a list answers, which may be nothing; None if it does not."""
         try:
-            records = await look_up(resolver, zone.question(address), dns.A, clock=clock, timeout=self.timeout)
+            found = await look_up(resolver, zone.question(address), dns.A, clock=clock, timeout=self.timeout)
         except NotKnown as error:
             trouble = str(error)
         else:
-            answers = [IPv4Address(record.address) for record in records]
+            answers = [IPv4Address(record.address) for record in found.records]
             trouble = trouble_of(answers)
             if not trouble:
                 return answers
@@ -126,7 +126,7 @@ class BlockLists(ClientLookUp):
         return f"Clients with {self.threshold} or more of {lists} {self._words()}"
 
     def __repr__(self) -> str:
-        return f"BlockLists({', '.join(repr(zone) for zone in self.zones)}, threshold={self.threshold})"
+        return f"DNSBL({', '.join(repr(zone) for zone in self.zones)}, threshold={self.threshold})"
 
 
 class _Tally:

@@ -7,8 +7,9 @@ needs no lock.
 Rule 2: there is no thread before the first job, since a daemon forks before its
 reactor runs, and none after some idle time: nobody has to end it.
 
-Rule 3: a disk may hang for ever. Then jobs are refused once too many wait, and
-those whose caller has given up are never begun.
+Rule 3: whoever asks gets an answer, or is told at once that there will be none:
+a disk may hang for ever, and a machine may have no thread left. Then jobs are
+refused, and those whose caller has given up are never begun.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Busy", "OwnThread"]
+__all__ = ["Busy", "WorkerThread"]
 
 #: Seconds without a job after which the thread ends.
 IDLE = 30.0
@@ -32,20 +34,34 @@ MAX_WAITING = 1000
 
 
 class Busy(Exception):
-    """Too many jobs wait already."""
+    """Too many jobs wait already, or there is no thread to be had for them."""
 
 
-class OwnThread:
+class WorkerThread:
     """
     :param name: of the thread.
     :param at_end: called in it before it ends.
     :param reactor: whose thread gets the results; by default the running one.
+    :param idle: seconds without a job after which it ends.
+    :param max_waiting: jobs that may wait.
     """
 
-    def __init__(self, name: str, at_end: Callable[[], Any], reactor: IReactorThreads | None = None) -> None:
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        at_end: Callable[[], Any],
+        reactor: IReactorThreads | None = None,
+        *,
+        idle: float = IDLE,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self._name = name
         self._at_end = at_end
         self._reactor = reactor
+        self._idle = idle
+        self._max_waiting = max_waiting
         self._jobs: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
         # Guards the jobs, and whether there is a thread for them.
         self._changed = threading.Condition()
@@ -64,32 +80,45 @@ class OwnThread:
             from twisted.internet import reactor  # importing it chooses one, so not before the operator has
 
             self._reactor = IReactorThreads(reactor)
-        with self._changed:
-            if len(self._jobs) >= MAX_WAITING:
-                answer.errback(Busy("too many wait for it"))
-                return answer
-            self._jobs.append((answer, function, arguments))
-            if self._running:
+        try:
+            with self._changed:
+                if len(self._jobs) >= self._max_waiting:
+                    raise Busy("too many wait for it")
+                self._ensure_running(self._reactor)
+                self._jobs.append((answer, function, arguments))
                 self._changed.notify()
-            else:
-                self._running = True
-                # A daemon thread: it must not hold up the end of the process, whatever its disk does.
-                threading.Thread(target=self._run, args=(self._reactor,), name=self._name, daemon=True).start()
+        except Busy:
+            answer.errback()
         return answer
+
+    def _ensure_running(self, reactor: IReactorThreads) -> None:
+        if self._running:
+            return
+        # A daemon thread: it must not hold up the end of the process, whatever its disk does.
+        thread = threading.Thread(target=self._run, args=(reactor,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            # A limit on processes or memory; the next one tries again.
+            raise Busy(f"no thread for it: {error}") from error
+        self._running = True
 
     def _run(self, reactor: IReactorThreads) -> None:
         while True:
             with self._changed:
-                if not self._changed.wait_for(lambda: self._jobs, IDLE):
-                    break
-            self._work(reactor)
-        self._at_end()
-        with self._changed:
-            if not self._jobs:
-                self._running = False
-                return
-        # Somebody came while the door was being closed.
-        self._run(reactor)
+                has_work = self._changed.wait_for(lambda: self._jobs, self._idle)
+            if has_work:
+                self._work(reactor)
+                continue
+            try:
+                self._at_end()
+            except Exception:
+                self._log.failure("{name}: at the end of its thread", name=self._name)
+            with self._changed:
+                # Somebody may have come while the door was being closed.
+                if not self._jobs:
+                    self._running = False
+                    return
 
     def _work(self, reactor: IReactorThreads) -> None:
         # A function of its own: names in a loop would keep the last job alive while nothing comes.
@@ -98,7 +127,8 @@ class OwnThread:
             return
         try:
             result = function(*arguments)
-        except Exception:
+        except BaseException:
+            # One that wants to end the thread would leave all others without an answer.
             result = Failure()
         reactor.callFromThread(_tell, answer, result)
 

@@ -22,10 +22,9 @@ class FakeResolver:
         self.authority: list[dns.RRHeader] = []
         self.asked: list[str] = []
 
-    def _look_up(self, name: bytes, timeout: Any = None) -> Deferred[Any]:
-        text = name.decode()
-        self.asked.append(text)
-        answer = self.answers.get(text, DNSNameError())
+    def _look_up(self, name: str, timeout: Any = None) -> Deferred[Any]:
+        self.asked.append(name)
+        answer = self.answers.get(name, DNSNameError())
         if callable(answer):
             made: Deferred[Any] = answer()
             return made
@@ -43,7 +42,7 @@ def address(owner: str, value: str) -> dns.RRHeader:
 
 def alias(owner: str, target: str) -> dns.RRHeader:
     """A CNAME record."""
-    return dns.RRHeader(owner, dns.CNAME, payload=dns.Record_CNAME(target))
+    return dns.RRHeader(owner, dns.CNAME, payload=dns.Record_CNAME(target.encode()))
 
 
 def pointer(owner: str, target: str) -> dns.RRHeader:

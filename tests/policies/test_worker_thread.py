@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpfw.policies import own_thread
-from smtpfw.policies.own_thread import Busy, OwnThread
+from smtpfw.policies.worker_thread import Busy, WorkerThread
 
 #: Seconds that a test waits for a thread, which comes much sooner.
 PATIENCE = 10.0
@@ -36,12 +36,14 @@ class Reactor:
             call()
 
 
-class OwnThreadTests(SynchronousTestCase):
+class WorkerThreadTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = Reactor()
         self.ended = threading.Event()
-        self.patch(own_thread, "IDLE", 0.0)
-        self.thread = OwnThread("test", self.ended.set, self.reactor)
+        self.thread = self.make(self.ended.set)
+
+    def make(self, at_end: Callable[[], Any], max_waiting: int = 100) -> WorkerThread:
+        return WorkerThread("test", at_end, self.reactor, idle=0.0, max_waiting=max_waiting)
 
     def hold(self) -> threading.Event:
         """Keep the thread busy; return what lets it go on."""
@@ -97,7 +99,7 @@ class OwnThreadTests(SynchronousTestCase):
         self.reactor.run(1)
 
     def test_too_many_wait(self) -> None:
-        self.patch(own_thread, "MAX_WAITING", 2)
+        self.thread = self.make(self.ended.set, max_waiting=2)
         go_on = self.hold()
         answers = [self.thread.call(int) for _ in range(2)]
         self.failureResultOf(self.thread.call(int), Busy)
@@ -120,10 +122,66 @@ class OwnThreadTests(SynchronousTestCase):
             closing.set()
             go_on.wait(PATIENCE)
 
-        thread = OwnThread("test", close, self.reactor)
+        thread = self.make(close)
         thread.call(int)
         self.assertTrue(closing.wait(PATIENCE))
         answer = thread.call(int, "8")
         go_on.set()
         self.reactor.run(2)
         self.assertEqual(self.successResultOf(answer), 8)
+
+    def test_many_come_while_it_ends(self) -> None:
+        ends: list[int] = []
+
+        def close() -> None:
+            # Each time it ends somebody comes, more often than the stack is deep.
+            ends.append(0)
+            if len(ends) < 3000:
+                thread.call(int)
+
+        thread = self.make(close)
+        thread.call(int)
+        self.reactor.run(3000)
+        self.assertGreaterEqual(len(ends), 2999)
+
+    def test_no_thread_can_be_started(self) -> None:
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.patch(threading.Thread, "start", refuse)
+        for _ in range(2):
+            answer = self.thread.call(int)
+            self.assertEqual(str(self.failureResultOf(answer, Busy).value), "no thread for it: can't start new thread")
+        self.patch(threading.Thread, "start", start)
+        answer = self.thread.call(int, "7")
+        # None of those that were refused is done now.
+        self.reactor.run(1)
+        self.assertEqual(self.successResultOf(answer), 7)
+
+    def test_an_end_that_fails(self) -> None:
+        ended = threading.Semaphore(0)
+        threads: list[threading.Thread] = []
+
+        def close() -> None:
+            threads.append(threading.current_thread())
+            ended.release()
+            raise ValueError("the disk is broken")
+
+        thread = self.make(close)
+        for number in (1, 2):
+            answer = thread.call(int, str(number))
+            self.reactor.run(1)
+            self.assertEqual(self.successResultOf(answer), number)
+            self.assertTrue(ended.acquire(timeout=PATIENCE))
+        for one in threads:
+            # It tells the log of it after that.
+            one.join(PATIENCE)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), len(threads))
+
+    def test_a_job_that_wants_to_end_the_thread(self) -> None:
+        for _ in range(2):
+            answer = self.thread.call(sys.exit)
+            self.reactor.run(1)
+            self.failureResultOf(answer, SystemExit)

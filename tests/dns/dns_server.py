@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.names import dns, server
 from twisted.names.authority import FileAuthority
 
-from smtpfw.server.resolver import SystemResolver
+from smtpfw.dns.resolver import SystemResolver
 
 #: What may go wrong with a question: it is never answered, or answered with a failure or with no DNS at all; its answer
-#: does not fit into a datagram, or claims the same over TCP.
-SILENT, SERVFAIL, REFUSED, GARBAGE, TRUNCATED, ALWAYS_TRUNCATED = range(6)
+#: does not fit into a datagram; nor, as it says, over TCP; there it ends in the midst, or is about something else.
+SILENT, SERVFAIL, REFUSED, GARBAGE, TRUNCATED, ALWAYS_TRUNCATED, CUT_IN_STREAM, OTHER_IN_STREAM = range(8)
 
 
 class Authority(FileAuthority):
@@ -85,7 +85,7 @@ class DNSServer(server.DNSServerFactory):
             self._ending = True
             for question in self._unanswered:
                 self._answer(SERVFAIL, *question)
-            while resolver._waiting:
+            while resolver.questions:
                 await turn()
             for connection in [*resolver.connections, *self.connections]:
                 connection.transport.abortConnection()
@@ -107,7 +107,7 @@ class DNSServer(server.DNSServerFactory):
         (trouble,) = found
         if self._ending:
             trouble = SERVFAIL
-        elif trouble in (SILENT, GARBAGE):
+        elif trouble in (SILENT, GARBAGE) or (trouble == CUT_IN_STREAM and address is None):
             self._unanswered.append((message, protocol, address))
         self._answer(trouble, message, protocol, address)
         return None
@@ -116,9 +116,14 @@ class DNSServer(server.DNSServerFactory):
         message.answer = True
         if trouble == GARBAGE:
             protocol.transport.write(message.toStr()[:7] + b"\xff" * 9, address)
+        elif trouble in (CUT_IN_STREAM, OTHER_IN_STREAM) and address is None:
+            name = message.queries[0].name.name if trouble == CUT_IN_STREAM else b"other.test"
+            message.queries = [dns.Query(name)]
+            message.answers = [dns.RRHeader(name, payload=dns.Record_A("127.0.0.2"))]
+            protocol.sendString(message.toStr()[: -2 if trouble == CUT_IN_STREAM else None])
         elif trouble != SILENT:
             message.rCode = {SERVFAIL: dns.ESERVER, REFUSED: dns.EREFUSED}.get(trouble, dns.OK)
-            message.trunc = trouble in (TRUNCATED, ALWAYS_TRUNCATED)
+            message.trunc = trouble >= TRUNCATED
             protocol.writeMessage(message, *([address] if address else []))
 
 

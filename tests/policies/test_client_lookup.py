@@ -9,16 +9,22 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from smtpfw import ServerConfig, SMTPServerFactory
+from smtpfw.dns.questions import NotKnown
 from smtpfw.errors import SMTPError
+from smtpfw.extensions import STANDARD, XClient
 from smtpfw.hooks import call_hook
-from smtpfw.policies.asking import PASS, UNKNOWN, ClientLookUp, Verdict
-from smtpfw.policies.seldom import INTERVAL, Seldom
+from smtpfw.policies.client_lookup import PASS, UNKNOWN, ClientLookUp, Verdict
+from smtpfw.policies.log_throttle import INTERVAL, LogThrottle
+from smtpfw.server.origin import NOBODY_KNOWS
+from smtpfw.testing import MemoryClient, RecordingBackend
+from smtpfw.testing.memory import PEER
 from tests.policies.fakes import OPTIONS, SENDER, connect, connection, mail, rcpt
 
 BAD = Verdict("not you")
+UNKNOWN_AT_CONNECT = "421 4.7.1 Your address can't be looked up, try again later"
 
 
 class Told(ClientLookUp):
@@ -61,7 +67,7 @@ def test_it_is_decided_there_and_nowhere_else(at: str) -> None:
     [
         ("pass", "connect", ""),
         ("pass", "rcpt", ""),
-        ("refuse", "connect", "421 4.7.1 Your address can't be looked up, try again later"),
+        ("refuse", "connect", UNKNOWN_AT_CONNECT),
         ("refuse", "mail", "451 4.7.1 Your address can't be looked up, try again later"),
         ("refuse", "rcpt", "451 4.7.1 Your address can't be looked up, try again later"),
     ],
@@ -71,7 +77,7 @@ def test_nobody_knows(unknown: str, at: str, answer: str) -> None:
 
 
 def test_whom_nobody_asks_about() -> None:
-    check = Told(except_networks=["203.0.113.0/24", "2001:db8:1::/48"])
+    check = Told(unknown="refuse", except_networks=["203.0.113.0/24", "2001:db8:1::/48"])
     spared = ["", "127.0.0.1", "::1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "169.254.1.1", "fd00::1"]
     spared += ["fe80::1%eth0", "::ffff:10.0.0.1", "203.0.113.9", "::ffff:203.0.113.9", "2001:db8:1::9"]
     assert [connect(check, connection(host)) for host in spared] == [""] * len(spared)
@@ -100,7 +106,6 @@ def test_the_resolver_is_its_own_or_that_of_the_server() -> None:
         ({"at": "data"}, "at: 'data' is none of connect, mail, rcpt"),
         ({"unknown": "maybe"}, "unknown: 'maybe' is none of pass, refuse"),
         ({"timeout": 0}, "timeout: 0 is not above 0"),
-        ({"max_lookups": 0}, "max_lookups: 0 is below 1"),
         ({"except_networks": "x"}, "'x' is no network"),
     ],
 )
@@ -110,12 +115,12 @@ def test_mistakes(settings: dict[str, Any], words: str) -> None:
 
 
 def test_the_log_is_told_once_in_a_while() -> None:
-    seldom = Seldom()
-    assert seldom.due("a", 0) and seldom.due("b", 1)
-    assert not seldom.due("a", INTERVAL - 1)
-    assert seldom.due("a", INTERVAL) and not seldom.due("a", INTERVAL + 1)
+    throttle = LogThrottle()
+    assert throttle.due("a", 0) and throttle.due("b", 1)
+    assert not throttle.due("a", INTERVAL - 1)
+    assert throttle.due("a", INTERVAL) and not throttle.due("a", INTERVAL + 1)
     # The clock was set back.
-    assert seldom.due("a", 5)
+    assert throttle.due("a", 5)
 
 
 class WaitingTests(TestCase):
@@ -163,40 +168,45 @@ class WaitingTests(TestCase):
         self.check.waiting[1].callback(PASS)
         self.assertIsNone(self.successResultOf(answer))
 
-    def test_so_many_at_a_time(self) -> None:
-        logged: list[Any] = []
-        globalLogPublisher.addObserver(logged.append)
-        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
-        self.check = Told(None, at="mail", unknown="refuse", max_lookups=2)
-        clock = Clock()
-        first, second = (call_hook(self.check.mail, connection(clock=clock), SENDER, OPTIONS) for _ in range(2))
-        for _ in range(3):
-            self.assertEqual(mail(self.check, connection(clock=clock))[:9], "451 4.7.1")
-        (line,) = [event for event in logged if "check" in event]
-        self.assertIn("more than {number} clients", line["log_format"])
-        # A place is free again behind an answer, and behind a client that has gone.
-        self.check.waiting[0].callback(PASS)
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        self.assertIsNone(self.successResultOf(first))
-        more = [call_hook(self.check.mail, connection(), SENDER, OPTIONS) for _ in range(2)]
-        self.assertEqual(len(self.check.waiting), 4)
-        for deferred, answer in zip(self.check.waiting[2:], more, strict=True):
-            deferred.callback(PASS)
-            self.assertIsNone(self.successResultOf(answer))
 
-
-def test_settings_of_the_system_that_cannot_be_read() -> None:
+@pytest.mark.parametrize(("unknown", "answer"), [("pass", ""), ("refuse", UNKNOWN_AT_CONNECT)])
+def test_nobody_can_be_asked(unknown: str, answer: str) -> None:
     class Server:
         clock = Clock()
 
         @property
         def resolver(self) -> Any:
-            raise PermissionError(13, "Permission denied", "/etc/resolv.conf")
+            raise NotKnown("the system's settings can't be read")
 
-    for unknown, answer in (("pass", ""), ("refuse", "421 4.7.1 Your address can't be looked up, try again later")):
-        client = connection()
-        client.server = Server()
-        check = Told(unknown=unknown)
-        assert connect(check, client) == answer
+    client = connection()
+    client.server = Server()
+    check = Told(unknown=unknown)
+    assert connect(check, client) == answer
+    assert check.asked == []
+
+
+@pytest.mark.parametrize(("unknown", "answer"), [("pass", ""), ("refuse", UNKNOWN_AT_CONNECT)])
+def test_an_address_that_nobody_knows(unknown: str, answer: str) -> None:
+    client = connection("", peer=NOBODY_KNOWS)
+    check = Told(unknown=unknown)
+    assert connect(check, client) == answer
+    assert check.asked == []
+
+
+def test_a_client_whose_address_the_proxy_does_not_know() -> None:
+    for unknown, code in (("pass", b"220"), ("refuse", b"421")):
+        # The proxy itself is one that is let in.
+        check = Told(unknown=unknown, except_networks=[PEER.host])
+        factory = SMTPServerFactory(
+            RecordingBackend(),
+            ServerConfig(hostname="mx.test"),
+            checks=[check],
+            reactor=Clock(),
+            extensions=[*STANDARD, XClient(PEER.host)],
+            resolver="nobody",
+        )
+        client = MemoryClient.of(factory, PEER)
+        client.send(b"EHLO proxy\r\n")
+        answer = client.send(b"XCLIENT ADDR=[UNAVAILABLE] NAME=[UNAVAILABLE]\r\n")
+        assert answer.startswith(code), answer
         assert check.asked == []
