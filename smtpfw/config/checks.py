@@ -90,8 +90,8 @@ _OURS = (
         "reverse_dns",
         policies.ReverseDNS,
         help="Refuses clients whose address has no name in DNS that leads back to it.",
-        usage=f"reverse_dns[:require=name|confirmed]{_LOOK_UP_USAGE}",
-        parameters={"require": "text", **_LOOK_UP},
+        usage=f"reverse_dns[:require=name|confirmed][:permanent=yes|no]{_LOOK_UP_USAGE}",
+        parameters={"require": "text", "permanent": "yes_no", **_LOOK_UP},
     ),
     CheckPlugin(
         "greylist",

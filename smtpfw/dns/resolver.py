@@ -27,7 +27,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.names import dns
@@ -99,11 +99,19 @@ class SystemResolver(Resolver):
     def queryTCP(self, queries: list[dns.Query], timeout: Any = 10) -> Any:
         """Called with each question whose answer does not fit into a datagram."""
         if self.connections or not self.pending:
-            return super().queryTCP(queries, timeout)  # type: ignore[no-untyped-call]
+            answer: Deferred[dns.Message] = super().queryTCP(queries, timeout)  # type: ignore[no-untyped-call]
+            return answer.addErrback(self._give_up_connection)
         # A connection is being made already.
         asked: Deferred[dns.Message] = Deferred()
         self.pending.append((asked, queries, timeout))
         return asked
+
+    def _give_up_connection(self, failure: Failure) -> Failure:
+        if failure.check(TimeoutError):
+            # All later questions would be asked on it, too.
+            for protocol in list(self.connections):
+                protocol.transport.abortConnection()
+        return failure
 
     def filterAnswers(self, message: dns.Message) -> Any:
         """Called by Twisted with each answer over UDP."""
@@ -160,7 +168,10 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _of_question(message: dns.Message, queries: list[dns.Query]) -> Any:
-    if message.rCode == dns.OK and _keys(message.queries) != _keys(queries):
+    if not message.answer:
+        return Failure(ResolverError("a question for an answer"))
+    # Those that fail, or refuse, may leave out what was asked.
+    if message.rCode in (dns.OK, dns.ENAME) and _keys(message.queries) != _keys(queries):
         return Failure(ResolverError("an answer to another question"))
     return message
 

@@ -5,12 +5,17 @@ Rule 1: one look-up for a connection, and its verdict holds for all that comes
 on it. It waits at the stage that is asked for; for RCPT it begins with MAIL,
 so that the client's own turn hides most of it.
 
-Rule 2: when nobody knows, the operator has decided what that means. Nobody knows
+Rule 2: a look-up belongs to an address, whoever waits for it, and goes on when
+they have gone: its questions are on their way. A network has some at a time, so
+that none takes all that there can be.
+
+Rule 3: when nobody knows, the operator has decided what that means. Nobody knows
 anything of a client whose address is not known either, as a proxy may say.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -28,7 +33,7 @@ from smtpfw.errors import SMTPError
 from smtpfw.hooks import call_hook
 from smtpfw.interfaces import IConnection
 from smtpfw.networks import PRIVATE, Network, Networks, client_address
-from smtpfw.policies.clients import is_known
+from smtpfw.policies.clients import Grouping, is_known
 from smtpfw.policies.log_throttle import LogThrottle
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -39,6 +44,9 @@ CONNECT, MAIL, RCPT = "connect", "mail", "rcpt"
 
 #: What may be done with a client of whom nobody knows anything: let it in, or put it off.
 LET_PASS, REFUSE = "pass", "refuse"
+
+#: Addresses of one network, IPv4 /24 or IPv6 /64, that are looked up at a time by one check; of one more nobody knows.
+MAX_OF_NETWORK = 10
 
 #: Seconds. Postfix: the resolver's own 5 s, times its attempts; a dialog waits for it.
 TIMEOUT = 5.0
@@ -109,6 +117,9 @@ class ClientLookUp(Check):
         self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
         self._resolver = resolver
         self._throttle = LogThrottle()
+        # Address -> who waits for its verdict; and how many addresses of a network are among them.
+        self._running: dict[IPv4Address | IPv6Address, list[Deferred[Verdict]]] = {}
+        self._of_network: Counter[object] = Counter()
 
     async def ask(self, address: IPv4Address | IPv6Address, resolver: Any, clock: IReactorTime) -> Verdict:
         """
@@ -187,7 +198,26 @@ class ClientLookUp(Check):
         except NotKnown as error:
             self._warn("resolver", clock, "{check}: {error}", error=error)
             return UNKNOWN
-        return await self.ask(address, resolver, clock)
+        waiting: Deferred[Verdict] = Deferred()
+        if address in self._running:
+            self._running[address].append(waiting)
+            return await waiting
+        network = _GROUPING.network(connection)
+        if self._of_network[network] >= MAX_OF_NETWORK:
+            text = "{check}: more than {number} addresses of {network} at a time"
+            self._warn("network", clock, text, number=MAX_OF_NETWORK, network=network)
+            return UNKNOWN
+        self._of_network[network] += 1
+        self._running[address] = [waiting]
+        Deferred.fromCoroutine(self.ask(address, resolver, clock)).addBoth(self._tell, address, network)
+        return await waiting
+
+    def _tell(self, result: Any, address: IPv4Address | IPv6Address, network: object) -> None:
+        self._of_network -= Counter({network: 1})
+        for waiting in self._running.pop(address):
+            # Whoever has gone has cancelled his.
+            if not waiting.called:
+                waiting.callback(result)
 
     def _warn(self, kind: str, clock: IReactorTime, text: str, **values: Any) -> None:
         """Tell the log what nobody knows, once in a while."""
@@ -201,3 +231,6 @@ class ClientLookUp(Check):
         unknown = "pass" if self.unknown == LET_PASS else "are put off"
         words = f"are refused {when}; when DNS does not say within {self.timeout:g} s, they {unknown}"
         return f"{words}; {self.except_networks} are not asked for" if self.except_networks else words
+
+
+_GROUPING = Grouping()

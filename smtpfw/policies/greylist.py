@@ -35,7 +35,7 @@ from smtpfw.policies.client_lookup import LET_PASS, REFUSE, check_choice
 from smtpfw.policies.clients import Grouping, fold_case, is_known
 from smtpfw.policies.greylist_store import MEMORY, UNKNOWN_NETWORK, GreylistRules, GreylistStore, StoreError
 from smtpfw.policies.log_throttle import LogThrottle
-from smtpfw.policies.worker_thread import Busy, WorkerThread
+from smtpfw.policies.worker_thread import Busy, NoThread, WorkerThread
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
 
@@ -129,7 +129,10 @@ class Greylist(Check):
             return
         try:
             left = await self._thread.call(self._store.ask, *question).addTimeout(TIMEOUT, clock)
-        except (StoreError, Busy, TimeoutError) as error:
+        except Busy:
+            # Nothing is broken, and who could make it so must not be let in by that.
+            raise SMTPError(450, (4, 7, 1), "Too many at the moment, try again later") from None
+        except (StoreError, NoThread, TimeoutError) as error:
             now = clock.seconds()
             self._left_alone_until = now + PAUSE
             if self._throttle.due("", now):

@@ -4,9 +4,9 @@ What a greylist remembers: who waits, who has come back, and which networks have
 Rule 1: each question is one transaction, so that several processes and the
 configurations before and after a reload can share the file.
 
-Rule 2: both tables are bounded. Of those that wait the oldest go first, so that
-a flood of new ones throws out nobody who has come back; those go only when
-nobody waits.
+Rule 2: both tables are bounded, and so is what one network has among those that
+wait. Of these the oldest go first, so that a flood of new ones throws out
+nobody who has come back; those go only when nobody waits.
 
 Rule 3: times are those of the wall, in seconds, for they are read after a
 restart. When the clock was set back, what lies in the future began now.
@@ -46,6 +46,7 @@ _TABLES = (
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, network TEXT NOT NULL, sender TEXT NOT NULL, "
     "recipient TEXT NOT NULL, passed INTEGER NOT NULL, since REAL NOT NULL, UNIQUE (network, sender, recipient))",
     "CREATE INDEX entries_by_age ON entries (passed, since)",
+    "CREATE INDEX entries_of_network ON entries (network, passed, since)",
     "CREATE TABLE networks (network TEXT PRIMARY KEY, passes INTEGER NOT NULL, counted REAL NOT NULL, "
     "seen REAL NOT NULL)",
     "CREATE INDEX networks_by_age ON networks (seen)",
@@ -57,6 +58,11 @@ _TABLES = (
     "CREATE TRIGGER network_in AFTER INSERT ON networks BEGIN UPDATE sizes SET networks = networks + 1; END",
     "CREATE TRIGGER network_out AFTER DELETE ON networks BEGIN UPDATE sizes SET networks = networks - 1; END",
 )
+
+#: One in so many of all entries, or :data:`LEAST_OF_NETWORK`, is the most that a network has among those that wait: a
+#: hundred networks have to come together to throw out what others wait for.
+SHARE_OF_NETWORK = 100
+LEAST_OF_NETWORK = 100
 
 #: Rows that have had their time, or are too many, and go with one that comes: two, so that it never gets more.
 _AT_A_TIME = 2
@@ -176,6 +182,7 @@ class GreylistStore:
             inserted = connection.execute(
                 "INSERT INTO entries (network, sender, recipient, passed, since) VALUES (?, ?, ?, 0, ?)", (*key, now)
             )
+            self._forget_of_network(connection, network)
             self._forget_entries(connection, now, inserted.lastrowid or 0)
             return rules.delay
         number, passed, since = row
@@ -230,6 +237,14 @@ class GreylistStore:
                 "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <> ? ORDER BY passed, since LIMIT ?)",
                 (new, _AT_A_TIME),
             )
+
+    def _forget_of_network(self, connection: sqlite3.Connection, network: str) -> None:
+        most = max(self._rules.max_entries // SHARE_OF_NETWORK, LEAST_OF_NETWORK)
+        connection.execute(
+            "DELETE FROM entries WHERE id IN "
+            "(SELECT id FROM entries WHERE network = ? AND passed = 0 ORDER BY since DESC, id DESC LIMIT 2 OFFSET ?)",
+            (network, most),
+        )
 
     def _forget_networks(self, connection: sqlite3.Connection, now: float) -> None:
         too_many = _number(connection, "SELECT networks FROM sizes") > self._rules.max_entries

@@ -27,19 +27,25 @@ MAX_NAMES = 5
 
 class ReverseDNS(ClientLookUp):
     """
-    Refuse clients with 550 5.7.25 (RFC 7372 section 3.3), when they connect 554 5.7.25, whose address has no name.
+    Refuse clients with 450 4.7.25, when they connect 421 4.7.25, whose address has no name (RFC 7372 section 3.3).
+
+    They are told to come back, for a name may be mended, and a resolver that is out of order says that nobody has one.
 
     :param require: ``name`` for any name, or ``confirmed`` for one whose addresses have the client's among them.
+    :param permanent: refuse them for good, with 550 5.7.25, when they connect 554.
     :param settings: those of :class:`~smtpfw.policies.client_lookup.ClientLookUp`: ``at``, ``unknown``, ``timeout``,
         ``except_networks``, ``resolver``.
     :raises ValueError: for a word or a number that is none, or what is no network.
     """
 
-    enhanced_code = (5, 7, 25)
-
-    def __init__(self, *, require: str = CONFIRMED, **settings: Any) -> None:
+    def __init__(self, *, require: str = CONFIRMED, permanent: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
         self.require = check_choice("require", require, (NAME, CONFIRMED))
+        if permanent:
+            self.enhanced_code = (5, 7, 25)
+        else:
+            # Postfix unknown_client_reject_code 450.
+            self.code_at_connect, self.code, self.enhanced_code = 421, 450, (4, 7, 25)
 
     async def ask(self, address: IPv4Address | IPv6Address, resolver: Any, clock: IReactorTime) -> Verdict:
         """See :meth:`ClientLookUp.ask`."""

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["Busy", "WorkerThread"]
+__all__ = ["Busy", "NoThread", "WorkerThread"]
 
 #: Seconds without a job after which the thread ends.
 IDLE = 30.0
@@ -34,7 +34,11 @@ MAX_WAITING = 1000
 
 
 class Busy(Exception):
-    """Too many jobs wait already, or there is no thread to be had for them."""
+    """Too many jobs wait already."""
+
+
+class NoThread(Exception):
+    """There is no thread to be had for them."""
 
 
 class WorkerThread:
@@ -71,8 +75,8 @@ class WorkerThread:
         """
         Have a function called in the thread.
 
-        :return: a Deferred with what it returns or raises, or :class:`Busy`. Cancelling it ends the wait; what has
-            begun by then comes to its end.
+        :return: a Deferred with what it returns or raises, or :class:`Busy`, or :class:`NoThread`. Cancelling it ends
+            the wait; what has begun by then comes to its end.
         """
         # With a canceller, however empty, a cancelled Deferred takes no late answer, and the thread sees that it was.
         answer: Deferred[Any] = Deferred(lambda _: None)
@@ -87,7 +91,7 @@ class WorkerThread:
                 self._ensure_running(self._reactor)
                 self._jobs.append((answer, function, arguments))
                 self._changed.notify()
-        except Busy:
+        except (Busy, NoThread):
             answer.errback()
         return answer
 
@@ -100,7 +104,7 @@ class WorkerThread:
             thread.start()
         except (RuntimeError, MemoryError) as error:
             # A limit on processes or memory; the next one tries again.
-            raise Busy(f"no thread for it: {error}") from error
+            raise NoThread(f"no thread for it: {error}") from error
         self._running = True
 
     def _run(self, reactor: IReactorThreads) -> None:

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.names import dns
-from twisted.names.error import ResolverError
+from twisted.names.error import DNSNameError, ResolverError
 from twisted.trial.unittest import SynchronousTestCase
 
 from smtpfw.dns import system
@@ -63,9 +64,17 @@ class ResolverTests(SynchronousTestCase):
     def ask(self) -> Deferred[Any]:
         return self.resolver.lookupAddress("a.test", TIMES)  # type: ignore[no-any-return]
 
-    def reply(self, *answers: str, question: str = "a.test", cut: int | None = None, peer: Any = SERVER) -> None:
+    def reply(
+        self,
+        *answers: str,
+        question: str = "a.test",
+        cut: int | None = None,
+        peer: Any = SERVER,
+        code: int = dns.OK,
+        answer: int = 1,
+    ) -> None:
         asked, protocol = self.network.sent[-1]
-        message = dns.Message(asked.id, answer=1)
+        message = dns.Message(asked.id, answer=answer, rCode=code)
         message.queries = [dns.Query(question)]
         message.answers = [dns.RRHeader(question, payload=dns.Record_A(answer)) for answer in answers]
         protocol.datagramReceived(message.toStr()[:cut], peer)
@@ -118,6 +127,30 @@ class ResolverTests(SynchronousTestCase):
         asked = self.ask()
         self.reply("192.0.2.1", question="b.test")
         self.failureResultOf(asked, ResolverError)
+
+    def test_no_such_name_of_another_question(self) -> None:
+        asked = self.ask()
+        self.reply(question="b.test", code=dns.ENAME)
+        self.assertNotIsInstance(self.failureResultOf(asked, ResolverError).value, DNSNameError)
+
+    def test_a_question_is_no_answer(self) -> None:
+        asked = self.ask()
+        self.reply("192.0.2.1", answer=0)
+        self.failureResultOf(asked, ResolverError)
+
+    def test_a_stream_that_hangs_is_given_up(self) -> None:
+        class Stream(StringTransport):
+            @property
+            def transport(self) -> Stream:
+                return self
+
+            def query(self, queries: Any, timeout: Any) -> Deferred[Any]:
+                return fail(TimeoutError())
+
+        stream = Stream()
+        self.resolver.connections.append(stream)
+        self.failureResultOf(self.resolver.queryTCP([dns.Query("a.test")]), TimeoutError)
+        self.assertTrue(stream.disconnecting)
 
     def test_an_answer_of_somebody_else(self) -> None:
         asked = self.ask()

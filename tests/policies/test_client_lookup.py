@@ -16,7 +16,7 @@ from smtpfw.dns.questions import NotKnown
 from smtpfw.errors import SMTPError
 from smtpfw.extensions import STANDARD, XClient
 from smtpfw.hooks import call_hook
-from smtpfw.policies.client_lookup import PASS, UNKNOWN, ClientLookUp, Verdict
+from smtpfw.policies.client_lookup import MAX_OF_NETWORK, PASS, UNKNOWN, ClientLookUp, Verdict
 from smtpfw.policies.log_throttle import INTERVAL, LogThrottle
 from smtpfw.server.origin import NOBODY_KNOWS
 from smtpfw.testing import MemoryClient, RecordingBackend
@@ -150,15 +150,51 @@ class WaitingTests(TestCase):
     def test_who_goes_before_rcpt(self) -> None:
         self.ask("mail")
         self.check.disconnected(self.client)
-        self.assertEqual((self.check.cancelled, self.client.context), (1, {}))
+        self.assertEqual(self.client.context, {})
         self.check.disconnected(self.client)
+        # Its questions are on their way all the same.
+        self.assertEqual(self.check.cancelled, 0)
+        self.check.waiting[0].callback(BAD)
+        self.assertIsNone(self.ask("mail"))
+        self.assertEqual(len(self.check.waiting), 2)
 
     def test_who_goes_within_rcpt(self) -> None:
         answer = self.ask("rcpt")
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
         self.check.disconnected(self.client)
-        self.assertEqual((self.check.cancelled, self.client.context), (1, {}))
+        self.assertEqual(self.client.context, {})
+
+    def test_one_look_up_for_an_address(self) -> None:
+        others = [connection() for _ in range(50)]
+        answers = [self.ask("rcpt"), *(call_hook(self.check.rcpt, other, SENDER, OPTIONS) for other in others)]
+        self.assertEqual(self.check.asked, ["192.0.2.1 None"])
+        answers[1].cancel()
+        self.failureResultOf(answers[1], CancelledError)
+        self.check.waiting[0].callback(BAD)
+        for answer in (answers[0], *answers[2:]):
+            self.failureResultOf(answer, SMTPError)
+
+    def test_a_network_has_its_share(self) -> None:
+        self.check.unknown = "refuse"
+
+        def come(host: str) -> Any:
+            return call_hook(self.check.rcpt, connection(host), SENDER, OPTIONS)
+
+        first = [come(f"192.0.2.{number}") for number in range(MAX_OF_NETWORK)]
+        for answer in first[1:]:
+            # Who goes does not make room: it is still being looked up.
+            answer.cancel()
+            self.failureResultOf(answer, CancelledError)
+        with self.assertRaises(SMTPError) as caught:
+            come("192.0.2.99")
+        self.assertEqual(caught.exception.code, 451)
+        for host in ("198.51.100.1", "2001:db8::1"):
+            self.assertNoResult(come(host))
+        for waiting in self.check.waiting[:MAX_OF_NETWORK]:
+            waiting.callback(PASS)
+        self.assertIsNone(self.successResultOf(first[0]))
+        self.assertNoResult(come("192.0.2.99"))
 
     def test_a_fault_is_not_remembered(self) -> None:
         answer = self.ask("rcpt")

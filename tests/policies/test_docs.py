@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.names.error import DNSServerError
 
 from smtpfw.check import STAGES, Check
 from smtpfw.config.checks import BUILT_IN, check_from_string
 from smtpfw.policies import Greylist
 from smtpfw.session import overridden
+from tests.dns.fake_dns import FakeResolver, listed
+from tests.policies.fakes import connect, connection
 from tests.running import ROOT
 from tests.test_readme import blocks, commands, table
 
@@ -68,7 +71,11 @@ def test_what_the_page_asks_of_a_greylist(tmp_path: Path) -> None:
     check._store.close()
 
 
-@pytest.mark.parametrize("block", blocks(PAGE, "python")[:-1], ids=range(len(blocks(PAGE, "python")) - 1))
+#: Those that make a check, or several; the last one is a test of one.
+MAKE_CHECKS = [block for block in blocks(PAGE, "python")[:-1] if "class " not in block]
+
+
+@pytest.mark.parametrize("block", MAKE_CHECKS, ids=range(len(MAKE_CHECKS)))
 def test_the_code_runs(block: str) -> None:
     names: dict[str, Any] = {"reactor": Clock(), "SMTPServerFactory": lambda *args, checks: checks}
     names |= {"backend": None, "config": None}
@@ -80,3 +87,17 @@ def test_the_test_passes() -> None:
     names: dict[str, Any] = {}
     exec(blocks(PAGE, "python")[-1], names)
     names["test_one_message_a_minute"]()
+
+
+def test_the_check_that_asks_dns() -> None:
+    (program,) = (block for block in blocks(PAGE, "python") if "class " in block)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    answers = listed(("partners.example.org", "192.0.2.1"))
+    for host, known, answer in (
+        ("192.0.2.1", answers, ""),
+        ("192.0.2.2", answers, "554 5.7.1 We don't know you"),
+        ("192.0.2.1", {"partners.example.org": DNSServerError()}, "421 4.7.1 Come back later"),
+    ):
+        client = connection(host, resolver=FakeResolver(known))
+        assert connect(names["OnlyPartners"](), client) == answer

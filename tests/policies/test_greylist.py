@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -20,6 +20,7 @@ from smtpfw import Address
 from smtpfw.errors import SMTPError
 from smtpfw.policies import Greylist
 from smtpfw.policies.greylist import PAUSE, TIMEOUT
+from smtpfw.policies.worker_thread import Busy
 from smtpfw.server.origin import NOBODY_KNOWS
 from tests.policies.fakes import OPTIONS, SENDER, connection, rcpt
 
@@ -200,6 +201,14 @@ class FileTests(TestCase):
                 for one in (asked, self.ask(check)):
                     self.tell(unknown, one)
         self.assertIn("no answer within 5 s", self.complaints[0])
+
+    async def test_too_many_at_once_let_nobody_in(self) -> None:
+        check = self.make(unknown="pass")
+        with patch.object(check._thread, "call", lambda *arguments: fail(Busy())):
+            self.assertEqual(await self.answer(check), "450 4.7.1 Too many at the moment, try again later")
+        # Nothing is broken, so who comes next is asked about.
+        self.assertEqual(await self.answer(check), WAIT)
+        self.assertEqual(self.complaints, [])
 
     def test_no_thread_can_be_started(self) -> None:
         def refuse(thread: threading.Thread) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from smtpfw.policies import greylist_store
-from smtpfw.policies.greylist_store import MEMORY, UNKNOWN_NETWORK, GreylistRules, GreylistStore, StoreError
+from smtpfw.policies.greylist_store import (
+    LEAST_OF_NETWORK,
+    MEMORY,
+    UNKNOWN_NETWORK,
+    GreylistRules,
+    GreylistStore,
+    StoreError,
+)
 
 DELAY, WINDOW, KEEP = 300.0, 1000.0, 5000.0
 START = 1_800_000_000.0
@@ -254,3 +261,16 @@ def test_a_file_that_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         ask(make(tmp_path / "gone" / "grey.db"), 0)
+
+
+def test_a_network_throws_out_its_own(tmp_path: Path) -> None:
+    """Others still come back in time, however many recipients one network tries."""
+    store = make(tmp_path / "grey.db", max_entries=LEAST_OF_NETWORK + 5)
+    ask(store, 0, "victim@d.test", "198.51.100.0/24")
+    for number in range(LEAST_OF_NETWORK + 50):
+        ask(store, 1, f"{number}@d.test")
+    assert len(rows(store, "entries")) == LEAST_OF_NETWORK + 1
+    assert ask(store, DELAY, "victim@d.test", "198.51.100.0/24") == 0
+    # Of its own the last ones are there.
+    assert ask(store, 1 + DELAY, f"{LEAST_OF_NETWORK + 49}@d.test") == 0
+    assert ask(store, 1 + DELAY, "0@d.test") == DELAY

@@ -91,9 +91,11 @@ class ReverseDNSTests(TestCase):
 
 
 def test_codes() -> None:
-    for at, ask, code in (("connect", connect, 554), ("mail", mail, 550)):
+    for at, ask, later, never in (("connect", connect, 421, 554), ("mail", mail, 450, 550)):
         answer = ask(ReverseDNS(at=at), connection(resolver=FakeResolver()))
-        assert answer == f"{code} 5.7.25 Your address 192.0.2.1 has no name in DNS"
+        assert answer == f"{later} 4.7.25 Your address 192.0.2.1 has no name in DNS"
+        answer = ask(ReverseDNS(at=at, permanent=True), connection(resolver=FakeResolver()))
+        assert answer == f"{never} 5.7.25 Your address 192.0.2.1 has no name in DNS"
 
 
 def test_a_mistake() -> None:

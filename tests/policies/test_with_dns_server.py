@@ -220,13 +220,13 @@ class ReverseDNSTests(DNSTestCase):
             self.assertEqual(await self.greeting(ReverseDNS(), host), GREETING.decode())
         self.assertEqual(
             await self.greeting(ReverseDNS(), LISTED),
-            "554 5.7.25 The name of your address 192.0.2.1 in DNS, mx.bad.test, does not lead back to it\r\n",
+            "421 4.7.25 The name of your address 192.0.2.1 in DNS, mx.bad.test, does not lead back to it\r\n",
         )
         self.assertEqual(await self.greeting(ReverseDNS(require="name"), LISTED), GREETING.decode())
         for host in ("192.0.2.4", LISTED6):
             self.assertEqual(
                 await self.greeting(ReverseDNS(require="name"), host),
-                f"554 5.7.25 Your address {host} has no name in DNS\r\n",
+                f"421 4.7.25 Your address {host} has no name in DNS\r\n",
             )
 
     async def test_slow_and_broken(self) -> None:
@@ -247,7 +247,7 @@ class ReverseDNSTests(DNSTestCase):
     async def test_at_mail(self) -> None:
         client = self.client(self.factory(ReverseDNS(at="mail")), LISTED)
         await self.reply(client)
-        self.assertEqual((await self.reply(client, HELLO, MAIL))[:11], "550 5.7.25 ")
+        self.assertEqual((await self.reply(client, HELLO, MAIL))[:11], "450 4.7.25 ")
 
     async def test_both_and_the_name_of_the_session(self) -> None:
         factory = self.factory(ReverseDNS(), DNSBL("bl.test"))

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpfw.policies.worker_thread import Busy, WorkerThread
+from smtpfw.policies.worker_thread import Busy, NoThread, WorkerThread
 
 #: Seconds that a test waits for a thread, which comes much sooner.
 PATIENCE = 10.0
@@ -153,7 +153,9 @@ class WorkerThreadTests(SynchronousTestCase):
         self.patch(threading.Thread, "start", refuse)
         for _ in range(2):
             answer = self.thread.call(int)
-            self.assertEqual(str(self.failureResultOf(answer, Busy).value), "no thread for it: can't start new thread")
+            self.assertEqual(
+                str(self.failureResultOf(answer, NoThread).value), "no thread for it: can't start new thread"
+            )
         self.patch(threading.Thread, "start", start)
         answer = self.thread.call(int, "7")
         # None of those that were refused is done now.
