@@ -298,6 +298,7 @@ PROVED: dict[str, list[str]] = {
         "dialogs/mt_priority_bad_values.smtp",
         "dialogs/mt_priority_not_honoured.smtp",
         "extensions/test_mt_priority.py::test_a_session_may_change_it",
+        "extensions/test_mt_priority.py::test_strangers_do_not_get_ahead",
         "backends/relay/test_promises.py::test_a_value_of_mail",
     ],
     "MAIL and RCPT / RRVS= on RCPT, where the backend honours it": [
@@ -312,6 +313,7 @@ PROVED: dict[str, list[str]] = {
         "dialogs/futurerelease_bad_values.smtp",
         "dialogs/futurerelease_not_honoured.smtp",
         "extensions/test_futurerelease.py::test_what_is_taken",
+        "extensions/test_futurerelease.py::test_what_is_held_for_longer_than_it_may_take",
         "backends/relay/test_promises.py::test_a_value_of_mail",
     ],
     "MAIL and RCPT / BODY=BINARYMIME, REQUIRETLS, where mail is [passed on](relay.md) to a server without it": [

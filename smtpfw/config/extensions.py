@@ -51,7 +51,7 @@ _BY_SETTING = {"AUTH": "auth, --auth", "XCLIENT": "xclient, --xclient"}
 #: Those that take arguments: the name of each -> its kind.
 _PARAMETERS = {
     "DELIVERBY": {"min_by_time": "duration"},
-    "MT-PRIORITY": {"profile": "text"},
+    "MT-PRIORITY": {"profile": "text", "trusted": "networks"},
     "FUTURERELEASE": {"max_interval": "duration"},
     "LIMITS": {"max_transactions": "count", "max_recipient_domains": "count"},
 }

@@ -369,7 +369,7 @@ class NoRoute(NamedSMTPError):
 
 
 class DeliveryTimeExpired(NamedSMTPError):
-    """The message can't be delivered in the time that DELIVERBY leaves it (RFC 2852 section 4)."""
+    """The message can't be delivered in the time that DELIVERBY leaves it (RFC 2852 section 4.1.3)."""
 
     code = 550
     enhanced_code = EnhancedCode(5, 4, 7)
@@ -393,7 +393,7 @@ class SenderDenied(NamedSMTPError):
 
 
 class MailboxOwnerChanged(NamedSMTPError):
-    """The mailbox has another owner than at the time that RRVS names (RFC 7293)."""
+    """The mailbox has another owner than at the time that RRVS names (RFC 7293 section 15.3)."""
 
     code = 550
     enhanced_code = EnhancedCode(5, 7, 17)
@@ -401,7 +401,7 @@ class MailboxOwnerChanged(NamedSMTPError):
 
 
 class DomainOwnerChanged(NamedSMTPError):
-    """The domain has another owner than at the time that RRVS names (RFC 7293)."""
+    """The domain has another owner than at the time that RRVS names (RFC 7293 section 15.3)."""
 
     code = 550
     enhanced_code = EnhancedCode(5, 7, 18)
@@ -409,7 +409,7 @@ class DomainOwnerChanged(NamedSMTPError):
 
 
 class OwnerUnknown(NamedSMTPError):
-    """Nobody here knows whose the mailbox was at the time that RRVS names (RFC 7293)."""
+    """Nobody here knows whose the mailbox was at the time that RRVS names (RFC 7293 section 15.3)."""
 
     code = 550
     enhanced_code = EnhancedCode(5, 7, 19)

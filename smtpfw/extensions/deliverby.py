@@ -82,7 +82,7 @@ class DeliverBy(Extension):
 
     keyword = "DELIVERBY"
     mail_parameters = (BY,)
-    extra_line_octets = 17  # RFC 2852 section 2 item 6
+    extra_line_octets = 17  # RFC 2852 section 2 item 5
     end_to_end = True
 
     def __init__(self, *, min_by_time: float = 0) -> None:
@@ -96,18 +96,16 @@ class DeliverBy(Extension):
 
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
         if _is_too_soon(options[BY], self._min_by_time):
-            # RFC 2852 section 4: 55z. The sender would have to ask for a longer time, so trying again is no use.
+            # RFC 2852 section 3: 55z. The sender would have to ask for a longer time, so trying again is no use.
             raise DeliveryTimeExpired(f"No message is returned earlier than after {self._min_by_time} seconds here")
 
     def understand(self, argument: str) -> int:
         """The server's least time in seconds; 0 if it names none."""
-        # RFC 2852 section 2 item 3: options between commas, of which this is the only one so far.
-        for option in argument.split(","):
-            try:
-                return parse_seconds(option.strip(" "))
-            except ValueError:
-                continue
-        return 0
+        # RFC 2852 section 2 item 3: options between commas, of which the first is this one, or is empty.
+        try:
+            return parse_seconds(argument.partition(",")[0].strip(" "))
+        except ValueError:
+            return 0
 
     def add(
         self, connection: ClientConnection, message: OutgoingMessage, fact: Any, parameters: dict[str, str | None]

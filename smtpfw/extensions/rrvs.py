@@ -26,14 +26,15 @@ __all__ = ["CONTINUE", "REJECT", "RRVS", "RecipientValidSince", "ValidSince"]
 CONTINUE = "C"
 REJECT = "R"
 
-_VALUE = re.compile(r"([^;]*+)(?:;([CRcr]))?")
+#: RFC 7293 section 3.1: a date-time of RFC 3339, without a fraction of a second.
+_VALUE = re.compile(r"([^;.]*+)(?:;([CRcr]))?")
 
 
 class ValidSince(NamedTuple):
     """
     Since when the recipient must have had the address.
 
-    :ivar when: with its zone; in UTC when it was read.
+    :ivar when: with its zone; in UTC when it was read. Whole seconds: a fraction is cut off when it is written.
     :ivar action: ``C`` or ``R`` as it was given; empty if none was, which means ``R``.
     """
 
@@ -44,13 +45,14 @@ class ValidSince(NamedTuple):
 def _parse(text: str | None) -> ValidSince:
     match = _VALUE.fullmatch(text or "")
     if match is None:
-        raise ValueError("must be a date and a time, and ;C or ;R behind it or nothing")
+        raise ValueError("must be a date and a time of whole seconds, and ;C or ;R behind it or nothing")
     return ValidSince(parse_date_time(match[1]), (match[2] or "").upper())
 
 
 def _format(value: ValidSince | None) -> str:
     if value is None:
         raise ValueError("needs a value")
+    value = value._replace(when=value.when.replace(microsecond=0))
     text = format_date_time(value.when) + (f";{value.action}" if value.action else "")
     if _parse(text) != value:
         raise ValueError("an action that is neither C nor R")
@@ -64,10 +66,10 @@ RRVS: Parameter[ValidSince | None] = Parameter("RRVS", parse=_parse, format=_for
 class RecipientValidSince(Extension):
     keyword = "RRVS"
     rcpt_parameters = (RRVS,)
-    extra_line_octets = 46  # RFC 7293 section 3.1
+    extra_line_octets = 33  # RFC 7293 section 3.1
     end_to_end = True
 
     def missing(self, why: str) -> ExtensionMissing:
-        # RFC 7293, X.7.19: it leaves it to the sender to send the message again without this protection.
+        # RFC 7293 section 15.3, X.7.19: it leaves it to the sender to send the message again without this protection.
         # Nobody has looked, and this says so; 5.7.17 and 5.7.18 would say that somebody has.
         return ExtensionMissing(self.keyword, why, code=550, enhanced_code=(5, 7, 19))

@@ -77,6 +77,15 @@ class Extension:
     def check_mail(self, connection: ServerConnection, sender: Address, options: Options) -> None:
         """A rule about MAIL that goes beyond one parameter's value; raise an SMTPError to refuse."""
 
+    def amend_mail(self, connection: ServerConnection, options: Options) -> tuple[Options, Reply] | None:
+        """
+        Give a MAIL other values than were asked for, once all rules are kept.
+
+        :return: what the application gets in the place of the options, and what the client is told when it accepts
+            them; None to leave them as they are.
+        """
+        return None
+
     def check_rcpt(self, connection: ServerConnection, recipient: Address, options: Options) -> None:
         """A rule about RCPT; raise an SMTPError to refuse."""
 
@@ -220,6 +229,7 @@ class Dialect:
         self.max_lines = {verb.name.encode(): verb.max_line for verb in self.verbs.values() if verb.max_line}
         self.extra_line_octets = sum(extension.extra_line_octets for extension in self.extensions)
         self.mail_checks = self._overridden("check_mail")
+        self.mail_amendments = self._overridden("amend_mail")
         self.rcpt_checks = self._overridden("check_rcpt")
         self.data_checks = self._overridden("check_data")
         self.no_offer = self._offer(())
@@ -256,8 +266,8 @@ class Dialect:
             for phase in PHASES
         }
 
-    def _overridden(self, name: str) -> tuple[Callable[..., None], ...]:
-        """The checks that some extension really has: the others cost nothing."""
+    def _overridden(self, name: str) -> tuple[Callable[..., Any], ...]:
+        """The rules that some extension really has: the others cost nothing."""
         base = getattr(Extension, name)
         return tuple(getattr(e, name) for e in self.extensions if getattr(type(e), name) is not base)
 

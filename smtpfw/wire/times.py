@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["MAX_SECONDS", "format_date_time", "format_seconds", "parse_date_time", "parse_seconds", "whole_seconds"]
+__all__ = ["MAX_SECONDS", "format_date_time", "parse_date_time", "parse_seconds", "whole_seconds"]
 
-#: RFC 2852 section 4 and RFC 4865: 1*9DIGIT.
+#: RFC 2852 section 4 and RFC 4865 section 3: nine digits at most.
 MAX_SECONDS = 999_999_999
 
 _DATE_TIME = re.compile(
@@ -83,17 +83,6 @@ def parse_seconds(text: str | None) -> int:
     if text is None or not _SECONDS.fullmatch(text):
         raise ValueError(_NO_SECONDS)
     return int(text)
-
-
-def format_seconds(seconds: int | None) -> str:
-    """
-    The twin of :func:`parse_seconds`.
-
-    :raises ValueError: for a number below 0 or of more than 9 digits, or none.
-    """
-    if seconds is None or int(seconds) != seconds or not 0 <= seconds <= MAX_SECONDS:
-        raise ValueError(_NO_SECONDS)
-    return str(int(seconds))
 
 
 def whole_seconds(seconds: float) -> int:

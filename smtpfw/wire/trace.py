@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
-from email.utils import format_datetime, formatdate
+from email.utils import formatdate
 from functools import lru_cache
 from typing import Protocol
 
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.transaction import Transaction
 
-__all__ = ["date_time", "delivered_to", "received", "received_line", "return_path", "valid_since"]
+__all__ = ["date_time", "delivered_to", "received", "received_line", "return_path"]
 
 #: What may not stand in an address: it would end the line, or show differently from what it is. The grammar lets none
 #: of it through; a session that is fed by something else may.
@@ -34,6 +33,9 @@ _NOT_IN_ADDRESS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_IN_WORD = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 #: What may not stand in a comment: a parenthesis or a backslash would end or extend it.
 _NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9.:_ -]")
+
+#: The parameter of MAIL that has a clause of its own (RFC 6710 section 4.1 item 2).
+_PRIORITY = "MT-PRIORITY"
 
 #: RFC 5321 section 4.5.3.1.2: a domain has at most 255 octets; what a client calls itself may be as long as a line.
 _MAX_WORD = 255
@@ -81,6 +83,7 @@ def received_line(connection: Arrival, recipient: Address | None = None, *, seco
         tls=connection.tls,
         transaction_id=transaction.id,
         recipient="" if recipient is None else str(recipient),
+        priority=dict(transaction.options.items()).get(_PRIORITY),
         seconds=time.time() if seconds is None else seconds,
     )
 
@@ -103,17 +106,6 @@ def delivered_to(address: str) -> bytes:
     return b"Delivered-To: " + _address(address) + b"\r\n"
 
 
-def valid_since(address: str, when: datetime) -> bytes:
-    """
-    The Require-Recipient-Valid-Since line: RRVS for a server that has no such extension (RFC 7293 section 3.2).
-
-    :param address: the only recipient's, without brackets.
-    :param when: since when it must have been this recipient's; with its zone.
-    """
-    date = format_datetime(when.astimezone(UTC)).encode("ascii")
-    return b"Require-Recipient-Valid-Since: " + _address(address) + b";\r\n\t" + date + b"\r\n"
-
-
 def received(
     *,
     hello_name: str,
@@ -124,6 +116,7 @@ def received(
     transaction_id: str,
     recipient: str,
     seconds: float,
+    priority: int | None = None,
 ) -> bytes:
     """
     The Received line, folded, of its parts; :func:`received_line` takes them from a connection.
@@ -137,6 +130,7 @@ def received(
     :param recipient: the address for the ``for`` clause, without brackets; an empty text leaves it out. Give it only
         when it is the sole one: the clause must not tell one recipient about another (RFC 5321 section 7.6).
     :param seconds: the time of arrival, seconds since the epoch; written in the local zone.
+    :param priority: that of the message, by MT-PRIORITY (RFC 6710 section 7); None if it was not given.
     """
     lines = [
         b"Received: from " + _word(hello_name) + _tcp_info(peer_host),
@@ -146,6 +140,8 @@ def received(
     address = _address(recipient)
     if address and len(address) <= _MAX_ADDRESS:
         lines.append(b"for <" + address + b">")
+    if priority is not None:
+        lines.append(b"PRIORITY %d" % priority)
     return b"\r\n\t".join(lines) + b";\r\n\t" + date_time(int(seconds)) + b"\r\n"
 
 

@@ -83,15 +83,26 @@ def mail(connection: ServerConnection, argument: bytes) -> Any:
         return _SENDER_NOT_ASCII
     for check in connection.dialect.mail_checks:
         check(connection, sender, options)
+    changed = None
+    if options:
+        for amend in connection.dialect.mail_amendments:
+            amended = amend(connection, options)
+            if amended is not None:
+                options, changed = amended
     answer = connection.application.mail(sender, options)
     if answer is PENDING:
-        return connection.ask(answer, lambda answer: _accept_sender(connection, sender, options, answer))
-    return _accept_sender(connection, sender, options, answer)
+        return connection.ask(answer, lambda answer: _accept_sender(connection, sender, options, answer, changed))
+    return _accept_sender(connection, sender, options, answer, changed)
 
 
-def _accept_sender(connection: ServerConnection, sender: Address, options: Options, answer: Outcome) -> Any:
+def _accept_sender(
+    connection: ServerConnection, sender: Address, options: Options, answer: Outcome, changed: Reply | None
+) -> Any:
     if isinstance(answer, SMTPError):
         return answer
+    if changed is not None and (answer is None or answer.enhanced_code != changed.enhanced_code):
+        # Who has changed it once more says so in the same way, and that is the last word.
+        answer = changed
     connection.transactions += 1
     connection.transaction = Transaction(f"{connection.id}.{connection.transactions}", sender, options)
     connection.recipient_refused = False

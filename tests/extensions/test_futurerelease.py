@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from smtpfw.errors import ConfigError, ExtensionMissing, HeldTooLongForPeer, LocalProtocolError
-from smtpfw.extensions import STANDARD, FutureRelease
+from smtpfw.extensions import STANDARD, DeliverBy, FutureRelease
+from smtpfw.extensions.deliverby import BY, DeliverByTime
 from smtpfw.extensions.futurerelease import HOLDFOR, HOLDUNTIL, MAX_INTERVAL, HoldLimits
 from smtpfw.testing import RecordingBackend
 from smtpfw.wire.parameters import NO_OPTIONS, Options
@@ -70,13 +71,15 @@ TOO_LONG, TOO_LATE = "HOLDFOR is at most 60", "HOLDUNTIL is at most 60 seconds f
 @pytest.mark.parametrize(
     ("parameters", "why"),
     [
-        ("HOLDFOR=0", ""),
+        ("HOLDFOR=1", ""),
+        ("HOLDFOR=0", "HOLDFOR must be a number of seconds from 1 to 999999999"),
+        ("HOLDFOR=060", "HOLDFOR must be a number of seconds from 1 to 999999999"),
         ("HOLDFOR=60", ""),
         ("HOLDFOR=61", TOO_LONG),
         ("HOLDFOR=999999999", TOO_LONG),
-        ("HOLDFOR=1000000000", "HOLDFOR must be a number of seconds, of 1 to 9 digits"),
-        ("HOLDFOR", "HOLDFOR must be a number of seconds, of 1 to 9 digits"),
-        ("HOLDFOR=-1", "HOLDFOR must be a number of seconds, of 1 to 9 digits"),
+        ("HOLDFOR=1000000000", "HOLDFOR must be a number of seconds from 1 to 999999999"),
+        ("HOLDFOR", "HOLDFOR must be a number of seconds from 1 to 999999999"),
+        ("HOLDFOR=-1", "HOLDFOR must be a number of seconds from 1 to 999999999"),
         ("HOLDUNTIL=2026-11-21T12:00:00Z", ""),
         ("HOLDUNTIL=2026-11-21T13:01:00+01:00", ""),
         ("HOLDUNTIL=2026-11-21T11:59:59.9Z", "HOLDUNTIL has passed"),
@@ -96,11 +99,36 @@ def test_what_is_taken(parameters: str, why: str) -> None:
 def test_a_session_sees_them() -> None:
     seen, server = client(HELLO)
     server.send(
-        b"MAIL FROM:<a@b.test> holdfor=0060\r\nRSET\r\nMAIL FROM:<a@b.test> HOLDUNTIL=2026-11-22T01:00:00+01:00\r\n"
+        b"MAIL FROM:<a@b.test> holdfor=60\r\nRSET\r\nMAIL FROM:<a@b.test> HOLDUNTIL=2026-11-22T01:00:00+01:00\r\n"
     )
     assert [options[HOLDFOR] for options in seen] == [60, None]
     assert [options[HOLDUNTIL] for options in seen] == [None, datetime(2026, 11, 22, tzinfo=UTC)]
     assert (NO_OPTIONS[HOLDFOR], NO_OPTIONS[HOLDUNTIL]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "taken"),
+    [
+        ("HOLDFOR=60 BY=60;R", True),
+        ("HOLDFOR=60 BY=59;R", False),
+        ("HOLDFOR=60 BY=59;N", False),
+        ("HOLDFOR=1 BY=-1;N", False),
+        ("HOLDUNTIL=2026-11-21T12:01:00Z BY=60;R", True),
+        ("BY=60;R HOLDUNTIL=2026-11-21T12:01:00.001Z", False),
+        ("BY=1;R", True),
+    ],
+)
+def test_what_is_held_for_longer_than_it_may_take(parameters: str, taken: bool) -> None:
+    backend = RecordingBackend(frozenset({"FUTURERELEASE", "DELIVERBY"}))
+    server = greeted(backend, None, HELLO, extensions=[FutureRelease(now=Watch()), DeliverBy()])
+    answer = "250 2.1.0 Sender OK" if taken else "501 5.5.4 The message would be held for longer than BY gives it"
+    assert server.send(f"MAIL FROM:<a@b.test> {parameters}\r\n".encode()).decode() == f"{answer}\r\n"
+
+
+@pytest.mark.parametrize("seconds", [None, 0, -1, 0.5, MAX_SECONDS + 1])
+def test_times_that_can_not_be_written(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="must be a number of seconds from 1 to 999999999"):
+        HOLDFOR.format(seconds)
 
 
 @pytest.mark.parametrize("seconds", [-1, 0.5, MAX_SECONDS + 1])
@@ -167,6 +195,18 @@ def test_a_client_says_one_of_them_where_it_is_offered() -> None:
     assert "exclude each other" in str(ClientEnd(["FUTURERELEASE"]).mail(options=both).error(LocalProtocolError))
     told = ClientEnd().mail(options=Options.of({HOLDFOR: 1}))
     assert told.error(ExtensionMissing).keyword == "FUTURERELEASE"
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [({HOLDFOR: 60}, True), ({HOLDFOR: 61}, False), ({HOLDUNTIL: NOON + timedelta(seconds=61)}, False)],
+)
+def test_a_client_does_not_ask_for_what_contradicts_itself(held: Any, said: bool) -> None:
+    end = ClientEnd(["FUTURERELEASE", "DELIVERBY"], extensions=[FutureRelease(now=Watch()), DeliverBy()])
+    told = end.mail(options=Options.of({**held, BY: DeliverByTime(60, "R")}))
+    assert len(end.said()) == said
+    if not said:
+        assert "held for longer than BY gives it" in str(told.error(LocalProtocolError))
 
 
 def test_it_stands_in_the_standard_list() -> None:

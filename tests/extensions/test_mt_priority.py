@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
-from smtpfw.errors import ConfigError, LocalProtocolError
-from smtpfw.extensions import STANDARD, MTPriority
+from smtpfw.errors import ConfigError, LocalProtocolError, SenderDenied
+from smtpfw.extensions import STANDARD, Auth, EnhancedStatusCodes, MTPriority, Pipelining
 from smtpfw.extensions.mt_priority import MT_PRIORITY, priority_changed
+from smtpfw.sasl.checkers import FunctionChecker
 from smtpfw.testing import RecordingBackend
+from smtpfw.wire.config import LMTP
+from smtpfw.wire.dialect import Extension
 from smtpfw.wire.parameters import NO_OPTIONS, Options
 from tests.server.helpers import HELLO, codes, greeted
 from tests.wire.client_end import ClientEnd
@@ -69,9 +73,11 @@ def test_what_is_offered(profile: str, honours: bool, line: bytes) -> None:
     assert client(profile=profile, honours=honours)[1].send(HELLO).endswith(line)
 
 
-@pytest.mark.parametrize("profile", ["two words", "line\r\nX", "\xfcber", "x" * 101, "\x00"])
+@pytest.mark.parametrize("profile", ["two words", "line\r\nX", "\xfcber", "x" * 21, "a+b", "\x00"])
 def test_profiles_that_can_not_be_said(profile: str) -> None:
-    with pytest.raises(ConfigError, match=r"extension MT-PRIORITY: profile: .* is no word of printable ASCII"):
+    with pytest.raises(
+        ConfigError, match=r"extension MT-PRIORITY: profile: .* is no name of up to 20 letters, digits, "
+    ):
         MTPriority(profile=profile)
 
 
@@ -79,7 +85,85 @@ def test_profiles_that_can_not_be_said(profile: str) -> None:
 def test_a_session_may_change_it(value: int) -> None:
     _, server = client(HELLO, mail=lambda sender, options: priority_changed(value))
     said = b"250 2.3.6 %d is the new priority\r\n" % value
-    assert server.send(b"MAIL FROM:<a@b.test> MT-PRIORITY=4\r\n") == said
+    for asked in (-4, 4):
+        assert server.send(b"MAIL FROM:<a@b.test> MT-PRIORITY=%d\r\nRSET\r\n" % asked).startswith(said)
+
+
+#: Networks, and whether the client of the tests, 192.0.2.1, is in one of them.
+NETWORKS: list[tuple[Any, bool]] = [
+    ((), False),
+    ("192.0.2.2", False),
+    ("192.0.2.0/24", True),
+    (["2001:db8::/32", "192.0.2.1"], True),
+]
+
+
+def asked(
+    value: int, hello: bytes = HELLO, *others: Extension, trusted: Any = (), **settings: Any
+) -> tuple[Options, bytes]:
+    """What the session sees of a priority, and what the client hears."""
+    seen: list[Options] = []
+    backend = RecordingBackend(frozenset({"MT-PRIORITY"}), mail=lambda sender, options: seen.append(options))
+    server = greeted(backend, None, hello, extensions=[*others, MTPriority(trusted=trusted)], **settings)
+    answer = server.send(b"MAIL FROM:<a@b.test> MT-PRIORITY=%d\r\n" % value)
+    return seen[0], answer
+
+
+@pytest.mark.parametrize(("networks", "trusted"), NETWORKS)
+@pytest.mark.parametrize("value", VALUES)
+def test_strangers_do_not_get_ahead(value: int, networks: Any, trusted: bool) -> None:
+    options, answer = asked(value, trusted=networks)
+    if value > 0 and not trusted:
+        assert (options[MT_PRIORITY], answer) == (0, b"250 2.3.6 0 is the new priority\r\n")
+    else:
+        assert (options[MT_PRIORITY], answer) == (value, b"250 2.1.0 Sender OK\r\n")
+    assert MT_PRIORITY in options
+
+
+def test_who_speaks_lmtp_is_no_stranger() -> None:
+    options, answer = asked(9, b"LHLO client.test\r\n", Pipelining(), EnhancedStatusCodes(), protocol=LMTP)
+    assert (options[MT_PRIORITY], answer) == (9, b"250 2.1.0 Sender OK\r\n")
+
+
+def test_who_has_authenticated_is_no_stranger() -> None:
+    seen: list[Options] = []
+    backend = RecordingBackend(frozenset({"MT-PRIORITY"}), mail=lambda sender, options: seen.append(options))
+    auth = Auth(FunctionChecker(lambda name, password: password == "secret"), allow_insecure=True)
+    server = greeted(backend, None, HELLO, extensions=[auth, MTPriority()])
+    mail = b"MAIL FROM:<a@b.test> MT-PRIORITY=3\r\n"
+    assert server.send(mail) == b"250 2.3.6 0 is the new priority\r\n"
+    assert codes(server.send(b"RSET\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\n")) == [b"250", b"235"]
+    assert server.send(mail) == b"250 2.1.0 Sender OK\r\n"
+    assert [options[MT_PRIORITY] for options in seen] == [0, 3]
+
+
+def test_an_answer_of_the_session_that_comes_later_says_it_too() -> None:
+    answer: Deferred[None] = Deferred()
+    _, server = client(HELLO, mail=lambda sender, options: answer)
+    assert server.send(b"MAIL FROM:<a@b.test> MT-PRIORITY=3\r\n") == b""
+    answer.callback(None)
+    assert server.received() == b"250 2.3.6 0 is the new priority\r\n"
+
+
+def test_a_session_that_refuses_refuses() -> None:
+    def refuse(sender: Any, options: Options) -> None:
+        raise SenderDenied
+
+    _, server = client(HELLO, mail=refuse)
+    assert server.send(b"MAIL FROM:<a@b.test> MT-PRIORITY=3\r\n") == b"550 5.7.1 Sender address denied\r\n"
+
+
+@pytest.mark.parametrize(
+    ("networks", "why"),
+    [
+        ("0.0.0.0/0", "that is everybody"),
+        ("nowhere", "'nowhere' is no network"),
+        ("10.0.0.1/8", "could be the network"),
+    ],
+)
+def test_networks_that_can_not_be_trusted(networks: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"extension MT-PRIORITY: trusted: .*{why}"):
+        MTPriority(trusted=networks)
 
 
 def test_a_session_sees_it() -> None:

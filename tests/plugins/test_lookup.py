@@ -450,7 +450,10 @@ class TestExtensions:
             ("DELIVERBY:min_by_time=500ms", "extension DELIVERBY: min_by_time: 0.5 is no number of whole seconds"),
             ("DELIVERBY:60", "'60' has no name before it"),
             ("MT-PRIORITY:profil=x", "MT-PRIORITY takes no profil=; did you mean profile?"),
-            ("MT-PRIORITY:profile=a b", "extension MT-PRIORITY: profile: 'a b' is no word of printable ASCII"),
+            (
+                "MT-PRIORITY:profile=a b",
+                "extension MT-PRIORITY: profile: 'a b' is no name of up to 20 letters, digits, -, _ and .",
+            ),
             ("FUTURERELEASE:max_interval=0", "extension FUTURERELEASE: max_interval: 0 holds nothing"),
             ("RRVS:x=1", "takes nothing behind it"),
         ],

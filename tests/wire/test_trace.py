@@ -7,16 +7,17 @@ import email.policy
 import email.utils
 import re
 import time
-from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpfw.extensions.mt_priority import MT_PRIORITY
 from smtpfw.wire.grammar import Address
-from smtpfw.wire.parameters import NO_OPTIONS
-from smtpfw.wire.trace import delivered_to, received, received_line, return_path, valid_since
+from smtpfw.wire.parameters import NO_OPTIONS, Options
+from smtpfw.wire.trace import delivered_to, received, received_line, return_path
 from smtpfw.wire.transaction import Recipient, Transaction
 
 PLAIN: dict[str, object] = {
@@ -105,27 +106,13 @@ def test_the_time_is_now_unless_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "when", "line"),
-    [
-        (
-            "bob@example.org",
-            datetime(2014, 4, 3, 23, 1, tzinfo=UTC),
-            "Require-Recipient-Valid-Since: bob@example.org;\r\n\tThu, 03 Apr 2014 23:01:00 +0000\r\n",
-        ),
-        (
-            "jürgen@example.org",
-            datetime(2014, 4, 4, 1, 1, 0, 999999, timezone(timedelta(hours=2))),
-            "Require-Recipient-Valid-Since: jürgen@example.org;\r\n\tThu, 03 Apr 2014 23:01:00 +0000\r\n",
-        ),
-        (
-            "a\r\nX: b@example.org",
-            datetime(1, 1, 1, tzinfo=UTC),
-            "Require-Recipient-Valid-Since: a??X: b@example.org;\r\n\tMon, 01 Jan 0001 00:00:00 +0000\r\n",
-        ),
-    ],
+    ("given", "clause"), [({}, b""), ({MT_PRIORITY: 0}, b"\r\n\tPRIORITY 0"), ({MT_PRIORITY: -9}, b"\r\n\tPRIORITY -9")]
 )
-def test_since_when_a_recipient_must_have_had_the_address(address: str, when: datetime, line: str) -> None:
-    assert valid_since(address, when).decode() == line
+def test_a_priority_that_was_asked_for(given: Any, clause: bytes) -> None:
+    connection = connection_with("bob@example.org")
+    connection.transaction.options = Options.of(given)
+    head, _, _ = received_line(connection).rpartition(b";\r\n\t")
+    assert head.partition(b"for <bob@example.org>")[2] == clause
 
 
 def test_without_a_message_there_is_nothing_to_say() -> None:

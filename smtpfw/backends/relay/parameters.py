@@ -13,15 +13,16 @@ RET, ENVID   where DSN is offered; they are of no use elsewhere
 NOTIFY       where DSN is offered; SUCCESS and NEVER are promises that can't be kept elsewhere
 ORCPT        where DSN is offered
 BY           less the time that has passed here, or the message does not go: nobody here sends the
-             notice that mode N promises, or takes back what mode R would (RFC 2852 section 4.1). The
+             notice that mode N promises, or takes back what mode R would (RFC 2852 section 4.1.4). The
              trace is asked of the next hop: nothing is kept here that there would be a trace of
 MT-PRIORITY  where it is offered; elsewhere what is urgent is served like all else, which breaks no
              promise (RFC 6710 section 4.3)
-HOLDFOR      less the time that has passed here, or the message does not go: nobody would hold it
+HOLDFOR      less the time that has passed here, and nothing when it is over; or the message does not
+             go: nobody would hold it
 HOLDUNTIL    as it is, or the message does not go
 RRVS         where it is offered; elsewhere with R, or without an action, this recipient is refused,
-             and with C it becomes a header field, if nobody else gets the message (RFC 7293
-             section 6)
+             and with C it is dropped. It does not become a header field: nobody here knows whether
+             whoever delivers the message would heed it (RFC 7293 section 4)
 ===========  ======================================================================================
 
 Nothing else travels: AUTH names an identity that the next hop has no reason to
@@ -32,7 +33,6 @@ has added is its backend's to pass on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from smtpfw.errors import DeliveryTimeExpired, ExtensionMissing
@@ -40,17 +40,15 @@ from smtpfw.extensions import RecipientValidSince
 from smtpfw.extensions.deliverby import BY, RETURN, DeliverByTime
 from smtpfw.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtpfw.extensions.eightbitmime import BODY
-from smtpfw.extensions.futurerelease import HOLDFOR, HOLDUNTIL
+from smtpfw.extensions.futurerelease import HOLDFOR, HOLDUNTIL, is_held_too_long
 from smtpfw.extensions.mt_priority import MT_PRIORITY
 from smtpfw.extensions.requiretls import REQUIRETLS
 from smtpfw.extensions.rrvs import CONTINUE, RRVS
 from smtpfw.extensions.size import SIZE
-from smtpfw.wire import trace
 from smtpfw.wire.parameters import NO_OPTIONS, Options, Parameter
 from smtpfw.wire.times import MAX_SECONDS
-from smtpfw.wire.transaction import Recipient
 
-__all__ = ["TRACE_OCTETS", "for_mail", "for_rcpt", "header_for"]
+__all__ = ["TRACE_OCTETS", "for_mail", "for_rcpt"]
 
 #: What a Received field adds to the size of a message, mostly.
 TRACE_OCTETS = 256
@@ -105,20 +103,27 @@ def for_mail(options: Options, hop: NextHop, passed_seconds: float) -> Options:
 
 def _times(options: Options, hop: NextHop, passed_seconds: float) -> dict[str, Any]:
     values = _given(options, BY, HOLDFOR, HOLDUNTIL)
-    for parameter, keyword in ((BY, _DELIVERBY), (HOLDFOR, _FUTURERELEASE), (HOLDUNTIL, _FUTURERELEASE)):
-        if parameter in options and hop.extension(keyword) is None:
-            raise ExtensionMissing(keyword, f"{parameter.keyword} was asked for")
     by, hold = options[BY], options[HOLDFOR]
     if by is not None:
         values[BY.keyword] = _what_is_left(by, passed_seconds)
     if hold is not None:
         # What is left of a second is held: nothing is released too early.
-        values[HOLDFOR.keyword] = max(hold - math.floor(passed_seconds), 0)
+        hold -= math.floor(passed_seconds)
+        if hold > 0:
+            values[HOLDFOR.keyword] = hold
+        else:
+            del values[HOLDFOR.keyword]
+    for parameter, keyword in ((BY, _DELIVERBY), (HOLDFOR, _FUTURERELEASE), (HOLDUNTIL, _FUTURERELEASE)):
+        if parameter.keyword in values and hop.extension(keyword) is None:
+            raise ExtensionMissing(keyword, f"{parameter.keyword} was asked for")
+    if is_held_too_long(values.get(BY.keyword), values.get(HOLDFOR.keyword)):
+        # What has passed is rounded up for the one and down for the other.
+        raise DeliveryTimeExpired
     return values
 
 
 def _what_is_left(by: DeliverByTime, passed_seconds: float) -> DeliverByTime:
-    """RFC 2852 section 4.1: less the time for which it was here; a second that has begun is over."""
+    """RFC 2852 section 4.1.4: less the time for which it was here; a second that has begun is over."""
     seconds = by.seconds - math.ceil(passed_seconds)
     if by.mode == RETURN and seconds <= 0:
         raise DeliveryTimeExpired
@@ -146,20 +151,6 @@ def for_rcpt(options: Options, hop: NextHop) -> Options:
         elif valid.action != CONTINUE:
             raise RecipientValidSince().missing("nobody would know whose mailbox it was")
     return Options(values) if values else NO_OPTIONS
-
-
-def header_for(recipients: Sequence[Recipient], hop: NextHop) -> bytes:
-    """
-    Fields for what the parameters of RCPT can't say to the next hop, as whole lines; empty for nothing.
-
-    RRVS as a field names its recipient, so a message that others get as well goes without: it would tell them about
-    each other (RFC 7293 section 7).
-    """
-    if len(recipients) != 1 or hop.extension(RRVS.keyword) is not None:
-        return b""
-    (recipient,) = recipients
-    valid = recipient.options[RRVS]
-    return b"" if valid is None else trace.valid_since(str(recipient.address), valid.when)
 
 
 def _given(options: Options, *parameters: Parameter[Any]) -> dict[str, Any]:

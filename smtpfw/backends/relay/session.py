@@ -24,7 +24,7 @@ from zope.interface import implementer
 from smtpfw.backends.relay.answers import answer_of, is_ours, merged, said
 from smtpfw.backends.relay.opening import NextHop, Openings, Wanted
 from smtpfw.backends.relay.ourselves import is_us
-from smtpfw.backends.relay.parameters import for_rcpt, header_for
+from smtpfw.backends.relay.parameters import for_rcpt
 from smtpfw.backends.relay.promises import is_broken
 from smtpfw.backends.relay.stream import passed_on
 from smtpfw.client import Connector, LMTPClientProtocol, OutgoingBody, SMTPClientProtocol
@@ -210,7 +210,7 @@ class ForwardingSession:
         utf8_missing = options.utf8 and hop.client.extension("SMTPUTF8") is None
         return passed_on(
             body,
-            trace.received_line(self._connection) + header_for(transaction.recipients, hop.client),
+            trace.received_line(self._connection),
             binary=options.body == "BINARYMIME",
             ascii_header=utf8_missing,
         )
