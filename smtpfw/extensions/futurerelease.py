@@ -146,7 +146,9 @@ class FutureRelease(Extension):
         seconds, until = message.options[HOLDFOR], message.options[HOLDUNTIL]
         if seconds is not None and until is not None:
             raise LocalProtocolError("HOLDFOR and HOLDUNTIL exclude each other")
-        if is_held_too_long(message.options[BY], self._held(message.options)):
+        held = self._held(message.options)
+        # What is closer the server judges: a relay rounds the seconds that are left of BY.
+        if held is not None and is_held_too_long(message.options[BY], held - 1):
             raise LocalProtocolError(_HELD_TOO_LONG)
         if fact is None:
             return
