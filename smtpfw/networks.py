@@ -61,9 +61,18 @@ class Networks:
         self._ipv4 = tuple(dict.fromkeys(ipv4))
         self._ipv6 = tuple(dict.fromkeys(ipv6))
 
+    @classmethod
+    def of(cls, networks: Networks | Iterable[Network] | Network) -> Networks:
+        """Those that are given, whether they are read already or not; raises ValueError as the class does."""
+        return networks if isinstance(networks, Networks) else cls(networks)
+
     def include(self, connection: IConnection) -> bool:
         """Whether its client comes from one of them."""
         return self._have(client_address(connection), connection.peer)
+
+    def __contains__(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether an address is of one of them; an IPv4 one as what it is."""
+        return any(address in network for network in (self._ipv4 if address.version == 4 else self._ipv6))
 
     def include_peer(self, peer: IAddress) -> bool:
         """Whether whoever has this address comes from one of them."""
@@ -72,8 +81,7 @@ class Networks:
     def _have(self, address: IPv4Address | IPv6Address | None, peer: Any) -> bool:
         if address is None:
             return self._unix and isinstance(peer, UNIXAddress)
-        networks = self._ipv4 if address.version == 4 else self._ipv6
-        return any(address in network for network in networks)
+        return address in self
 
     def __iter__(self) -> Iterator[IPv4Network | IPv6Network]:
         """Those that have addresses."""
@@ -140,7 +148,7 @@ def networks_of_proxies(networks: Networks | Iterable[Network] | Network) -> Net
 
     :raises ValueError: if there are none, one is no network, or they are everybody.
     """
-    found = networks if isinstance(networks, Networks) else Networks(networks)
+    found = Networks.of(networks)
     if not found:
         raise ValueError("no network is given, so nobody would be believed")
     if found.everybody:

@@ -31,7 +31,7 @@ LAYERS = (
     ("installed", "plugins"),
     ("session", "check", "body"),
     ("hooks",),
-    ("memory", "direct", "networks", "dns"),
+    ("memory", "direct", "networks", "logins", "dns"),
     ("interfaces",),
     ("state",),
     ("wire",),

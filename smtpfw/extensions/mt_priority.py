@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from smtpfw.errors import ConfigError
+from smtpfw.logins import is_known
 from smtpfw.networks import Network, Networks
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.dialect import Extension
@@ -84,7 +85,7 @@ class MTPriority(Extension):
             )
         self._profile = profile
         try:
-            self._trusted = trusted if isinstance(trusted, Networks) else Networks(trusted)
+            self._trusted = Networks.of(trusted)
         except ValueError as error:
             raise ConfigError(f"extension MT-PRIORITY: trusted: {error}") from None
         if self._trusted.everybody:
@@ -99,9 +100,6 @@ class MTPriority(Extension):
         return Options({**dict(options.items()), MT_PRIORITY.keyword: 0}), priority_changed(0)
 
     def _trusts(self, connection: ServerConnection) -> bool:
+        client = connection.application.client
         # RFC 2033 section 5: LMTP is not spoken with the Internet.
-        return (
-            bool(connection.identity)
-            or connection.config.protocol == LMTP
-            or self._trusted.include(connection.application.client)
-        )
+        return is_known(client) or connection.config.protocol == LMTP or self._trusted.include(client)

@@ -15,6 +15,7 @@ anything of a client whose address is not known either, as a proxy may say.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ from smtpfw.dns.questions import NotKnown
 from smtpfw.errors import SMTPError
 from smtpfw.hooks import call_hook
 from smtpfw.interfaces import IConnection
+from smtpfw.logins import is_known
 from smtpfw.networks import PRIVATE, Network, Networks, client_address
-from smtpfw.policies.clients import Grouping, is_known
+from smtpfw.policies.clients import Grouping
 from smtpfw.policies.log_throttle import LogThrottle
 from smtpfw.wire.grammar import Address
 from smtpfw.wire.parameters import Options
@@ -80,7 +82,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     return value
 
 
-class ClientLookUp(Check):
+class ClientLookUp(Check, ABC):
     """
     The base of checks that ask DNS; they write :meth:`ask`.
 
@@ -114,20 +116,20 @@ class ClientLookUp(Check):
         if not timeout > 0:
             raise ValueError(f"timeout: {timeout} is not above 0, so nothing could be known in time")
         self.timeout = timeout
-        self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
+        self.except_networks = Networks.of(except_networks)
         self._resolver = resolver
         self._throttle = LogThrottle()
         # Address -> who waits for its verdict; and how many addresses of a network are among them.
         self._running: dict[IPv4Address | IPv6Address, list[Deferred[Verdict]]] = {}
         self._of_network: Counter[object] = Counter()
 
+    @abstractmethod
     async def ask(self, address: IPv4Address | IPv6Address, resolver: Any, clock: IReactorTime) -> Verdict:
         """
         Look a client up, within ``timeout``.
 
         :param resolver: an ``IResolver``.
         """
-        raise NotImplementedError
 
     def connect(self, connection: IConnection) -> Any:
         """See :meth:`ICheck.connect`."""
@@ -190,7 +192,7 @@ class ClientLookUp(Check):
         address = client_address(connection)
         if address is None:
             return PASS if isinstance(connection.peer, UNIXAddress) else UNKNOWN
-        if PRIVATE.include(connection) or self.except_networks.include(connection):
+        if address in PRIVATE or address in self.except_networks:
             return PASS
         clock: IReactorTime = connection.server.clock
         try:
@@ -202,7 +204,7 @@ class ClientLookUp(Check):
         if address in self._running:
             self._running[address].append(waiting)
             return await waiting
-        network = _GROUPING.network(connection)
+        network = _GROUPING.network(address)
         if self._of_network[network] >= MAX_OF_NETWORK:
             text = "{check}: more than {number} addresses of {network} at a time"
             self._warn("network", clock, text, number=MAX_OF_NETWORK, network=network)

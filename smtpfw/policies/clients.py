@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from string import ascii_lowercase, ascii_uppercase
 
 from smtpfw.interfaces import IConnection
 from smtpfw.networks import client_address
 
-__all__ = ["KINDS", "Grouping", "fold_case", "is_known"]
+__all__ = ["KINDS", "Grouping", "fold_case"]
 
 #: By what clients can be told apart, and how a refusal calls that.
 KINDS = {"ip": "your address", "net": "your network", "user": "your account"}
@@ -30,12 +30,6 @@ _LOWER_CASE = str.maketrans(ascii_uppercase, ascii_lowercase)
 def fold_case(text: str) -> str:
     """Small letters for capitals, of ASCII only."""
     return text.translate(_LOWER_CASE)
-
-
-def is_known(connection: IConnection) -> bool:
-    """Whether a client has said who it is, and has proved it."""
-    # RFC 4505: whoever comes in by ANONYMOUS is still anybody.
-    return bool(connection.identity) and connection.mechanism.upper() != "ANONYMOUS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +69,8 @@ class Grouping:
         prefix = SMALLEST_IPV6_PREFIX if kind == "ip" else self.ipv6_prefix
         return 6, int(address) >> (128 - prefix)
 
-    def network(self, connection: IConnection) -> IPv4Network | IPv6Network | None:
-        """The ``net`` that a client belongs to, for what is written down; None for who has no address."""
-        address = client_address(connection)
-        if address is None:
-            return None
+    def network(self, address: IPv4Address | IPv6Address) -> IPv4Network | IPv6Network:
+        """The ``net`` that a client's address belongs to, for what is written down."""
         if isinstance(address, IPv4Address):
             return IPv4Network((int(address), self.ipv4_prefix), strict=False)
         return IPv6Network((int(address), self.ipv6_prefix), strict=False)

@@ -30,9 +30,10 @@ from twisted.logger import Logger
 from smtpfw.check import Check
 from smtpfw.errors import SMTPError
 from smtpfw.interfaces import IConnection
-from smtpfw.networks import Network, Networks
+from smtpfw.logins import is_known
+from smtpfw.networks import Network, Networks, client_address
 from smtpfw.policies.client_lookup import LET_PASS, REFUSE, check_choice
-from smtpfw.policies.clients import Grouping, fold_case, is_known
+from smtpfw.policies.clients import Grouping, fold_case
 from smtpfw.policies.greylist_store import MEMORY, UNKNOWN_NETWORK, GreylistRules, GreylistStore, StoreError
 from smtpfw.policies.log_throttle import LogThrottle
 from smtpfw.policies.worker_thread import Busy, NoThread, WorkerThread
@@ -101,7 +102,7 @@ class Greylist(Check):
         self.rules = GreylistRules(delay, window, keep, trust_after, max_entries)
         self.file = None if file is None else _absolute(file)
         self.unknown = check_choice("unknown", unknown, (LET_PASS, REFUSE))
-        self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
+        self.except_networks = Networks.of(except_networks)
         self._grouping = Grouping(ipv4_prefix, ipv6_prefix)
         self._now = now
         self._store = GreylistStore(MEMORY if self.file is None else str(self.file), self.rules)
@@ -112,12 +113,18 @@ class Greylist(Check):
 
     def rcpt(self, connection: IConnection, recipient: Address, options: Options) -> Any:
         """See :meth:`ICheck.rcpt`."""
-        if is_known(connection) or isinstance(connection.peer, UNIXAddress) or self.except_networks.include(connection):
+        if is_known(connection) or isinstance(connection.peer, UNIXAddress):
             return None
-        network = self._grouping.network(connection) or UNKNOWN_NETWORK
+        address = client_address(connection)
+        if address is None:
+            network = UNKNOWN_NETWORK
+        elif address in self.except_networks:
+            return None
+        else:
+            network = str(self._grouping.network(address))
         transaction = connection.transaction
         assert transaction is not None
-        question = (str(network), _written(transaction.sender), _written(recipient), self._now())
+        question = (network, _written(transaction.sender), _written(recipient), self._now())
         if self.file is None:
             _put_off(self._store.ask(*question))
             return None

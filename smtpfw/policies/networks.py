@@ -26,7 +26,7 @@ class AllowedNetworks(Check):
     """
 
     def __init__(self, networks: Networks | Iterable[Network] | Network, *, except_authenticated: bool = False) -> None:
-        self.networks = networks if isinstance(networks, Networks) else Networks(networks)
+        self.networks = Networks.of(networks)
         self.except_authenticated = except_authenticated
         if not self.networks:
             raise ValueError("no network is given, so nobody could come in")

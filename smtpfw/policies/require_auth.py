@@ -25,7 +25,7 @@ class RequireAuth(Check):
     """
 
     def __init__(self, except_networks: Networks | Iterable[Network] | Network = ()) -> None:
-        self.except_networks = except_networks if isinstance(except_networks, Networks) else Networks(except_networks)
+        self.except_networks = Networks.of(except_networks)
 
     def mail(self, connection: IConnection, sender: Address, options: Options) -> None:
         """See :meth:`ICheck.mail`."""

@@ -10,6 +10,7 @@ Whoever asked hears of it in both cases.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ _PIPELINED = {verb.name for verb in (*VERBS, *LMTP_VERBS) if not verb.last_in_gr
 _NO_EHLO = frozenset({500, 501, 502, 504, 550})
 
 
-class Exchange:
+class Exchange(ABC):
     """
     Base of all of them.
 
@@ -61,16 +62,16 @@ class Exchange:
         self.turn = 0
         self._done: Done | None = done
 
-    def begin(self, connection: ClientConnection) -> None:
+    def begin(self, connection: ClientConnection) -> None:  # noqa: B027 - who waits for the greeting says nothing
         """
         Say what can be said now.
 
         :raises Exception: if it can't be said at all; nothing of it has been then.
         """
 
+    @abstractmethod
     def receive(self, connection: ClientConnection, reply: Reply) -> bool:
         """Take a reply; return whether it was the last one."""
-        raise NotImplementedError
 
     def fail(self, error: Exception) -> None:
         """It will not be answered any more, or was not even asked."""

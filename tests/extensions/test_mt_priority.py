@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from smtpfw.errors import ConfigError, LocalProtocolError, SenderDenied
 from smtpfw.extensions import STANDARD, Auth, EnhancedStatusCodes, MTPriority, Pipelining
 from smtpfw.extensions.mt_priority import MT_PRIORITY, priority_changed
+from smtpfw.sasl import ANONYMOUS, PLAIN
 from smtpfw.sasl.checkers import FunctionChecker
+from smtpfw.sasl.interfaces import IAnonymousChecker
 from smtpfw.testing import RecordingBackend
 from smtpfw.wire.config import LMTP
 from smtpfw.wire.dialect import Extension
@@ -125,16 +128,30 @@ def test_who_speaks_lmtp_is_no_stranger() -> None:
     assert (options[MT_PRIORITY], answer) == (9, b"250 2.1.0 Sender OK\r\n")
 
 
-def test_who_has_authenticated_is_no_stranger() -> None:
+@implementer(IAnonymousChecker)
+class Both(FunctionChecker):
+    def check_anonymous(self, trace: str) -> str:
+        return trace
+
+
+@pytest.mark.parametrize(
+    ("login", "known"),
+    [
+        (b"AUTH PLAIN AGpvZQBzZWNyZXQ=\r\n", True),
+        # RFC 4505: that is still anybody.
+        (b"AUTH ANONYMOUS am9l\r\n", False),
+    ],
+)
+def test_who_has_authenticated_is_no_stranger(login: bytes, known: bool) -> None:
     seen: list[Options] = []
     backend = RecordingBackend(frozenset({"MT-PRIORITY"}), mail=lambda sender, options: seen.append(options))
-    auth = Auth(FunctionChecker(lambda name, password: password == "secret"), allow_insecure=True)
+    auth = Auth(Both(lambda name, password: password == "secret"), mechanisms=[PLAIN, ANONYMOUS], allow_insecure=True)
     server = greeted(backend, None, HELLO, extensions=[auth, MTPriority()])
     mail = b"MAIL FROM:<a@b.test> MT-PRIORITY=3\r\n"
     assert server.send(mail) == b"250 2.3.6 0 is the new priority\r\n"
-    assert codes(server.send(b"RSET\r\nAUTH PLAIN AGpvZQBzZWNyZXQ=\r\n")) == [b"250", b"235"]
-    assert server.send(mail) == b"250 2.1.0 Sender OK\r\n"
-    assert [options[MT_PRIORITY] for options in seen] == [0, 3]
+    assert codes(server.send(b"RSET\r\n" + login)) == [b"250", b"235"]
+    assert codes(server.send(mail)) == [b"250"]
+    assert [options[MT_PRIORITY] for options in seen] == [0, 3 if known else 0]
 
 
 def test_an_answer_of_the_session_that_comes_later_says_it_too() -> None:

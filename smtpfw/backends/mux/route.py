@@ -175,7 +175,7 @@ def _names(logins: Iterable[str] | str, where: str) -> frozenset[str]:
 
 def _networks(networks: Networks | Iterable[str] | str, where: str) -> Networks:
     try:
-        found = networks if isinstance(networks, Networks) else Networks(networks)
+        found = Networks.of(networks)
     except ValueError as error:
         raise ConfigError(f"{where}: networks: {error}") from None
     if not found:

@@ -37,8 +37,9 @@ from smtpfw.backends.mux.patterns import ANY, POSTMASTER, domain_keys, fold
 from smtpfw.backends.mux.route import DISCARD, REJECT, Reject, Route, in_short
 from smtpfw.errors import ConfigError, MailboxUnavailable, RelayDenied
 from smtpfw.interfaces import IBackend, IConnection
+from smtpfw.logins import is_known
 from smtpfw.networks import Networks
-from smtpfw.policies.clients import fold_case, is_known
+from smtpfw.policies.clients import fold_case
 from smtpfw.wire.grammar import Address
 
 __all__ = ["DISCARD", "REJECT", "Reject", "Route", "RouteList"]
@@ -82,7 +83,7 @@ class RouteList:
         if tag and (len(tag) > 1 or tag.isalnum() or tag.isspace() or tag in "@*"):
             raise ConfigError(f"tag {tag!r}: it is one character that divides user+tag, or an empty text for none")
         try:
-            self.trusted = trusted if isinstance(trusted, Networks) else Networks(trusted)
+            self.trusted = Networks.of(trusted)
         except ValueError as error:
             raise ConfigError(f"trusted: {error}") from None
         self.routes = tuple(routes)

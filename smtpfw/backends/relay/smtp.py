@@ -20,8 +20,8 @@ from smtpfw.client import ClientConfig, Connector
 from smtpfw.client.connecting import OPPORTUNISTIC, REQUIRED
 from smtpfw.errors import ConfigError, RelayDenied, SMTPError
 from smtpfw.interfaces import IBackend, IConnection
+from smtpfw.logins import is_known
 from smtpfw.networks import Networks
-from smtpfw.policies.clients import is_known
 
 __all__ = ["RelayBackend"]
 
@@ -139,6 +139,6 @@ class RelayBackend(ForwardingBackend):
 
 def _networks(trusted: Any) -> Networks:
     try:
-        return trusted if isinstance(trusted, Networks) else Networks(trusted)
+        return Networks.of(trusted)
     except ValueError as error:
         raise ConfigError(f"relay: trusted: {error}") from None
